@@ -1,0 +1,97 @@
+"""Spaces: what an observation or an action may be. Immutable values with `sample` and `contains`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of `n` actions, 0 .. n-1, as an int32 scalar."""
+
+    n: int
+    shape: ClassVar[tuple[int, ...]] = ()
+    dtype: ClassVar[Any] = jnp.int32
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (), 0, self.n, self.dtype)
+
+    def contains(self, x: Any) -> bool:
+        x = np.asarray(x)
+        return x.shape == () and np.issubdtype(x.dtype, np.integer) and bool(0 <= x < self.n)
+
+    def __str__(self) -> str:
+        return f"Discrete({self.n})"
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """Several independent choices at once: an int32 vector, entry i in 0 .. nvec[i]-1."""
+
+    nvec: tuple[int, ...]
+    dtype: ClassVar[Any] = jnp.int32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), self.dtype)
+
+    def contains(self, x: Any) -> bool:
+        x = np.asarray(x)
+        return x.shape == self.shape and np.issubdtype(x.dtype, np.integer) and bool(np.all((x >= 0) & (x < self.nvec)))
+
+    def __str__(self) -> str:
+        return f"MultiDiscrete({list(self.nvec)})"
+
+
+@dataclass(frozen=True)
+class Box:
+    """An array of `shape` with entries in [low, high]; the bounds are numbers or one number per entry (nested tuples)."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Uniform where the box is bounded, standard normal from the finite bound (or 0) where it is not."""
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high))
+        bounded = np.isfinite(low) & np.isfinite(high)
+        uniform = jax.random.uniform(key, self.shape) * np.where(bounded, high - low, 1.0) + np.where(bounded, low, 0.0)
+        normal = jnp.clip(jax.random.normal(jax.random.fold_in(key, 1), self.shape), low, high)
+        return jnp.where(bounded, uniform, normal).astype(self.dtype)
+
+    def contains(self, x: Any) -> bool:
+        x = np.asarray(x)
+        in_shape = x.shape == self.shape and np.can_cast(x.dtype, self.dtype, "same_kind")
+        return in_shape and bool(np.all((x >= np.asarray(self.low)) & (x <= np.asarray(self.high))))
+
+    @property
+    def bounded(self) -> bool:
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    def __str__(self) -> str:
+        short = lambda b: f"{b:g}" if np.ndim(b) == 0 else np.array2string(np.asarray(b), separator=", ", precision=4)
+        return f"Box({short(self.low)}, {short(self.high)}, {self.shape})"
+
+
+Space = Discrete | MultiDiscrete | Box
+
+
+def zeros(space: Any, batch: tuple[int, ...] = ()) -> Any:
+    """A batch of zeros of a space, or of a pytree of spaces."""
+    return jax.tree.map(lambda s: jnp.zeros(batch + s.shape, s.dtype), space, is_leaf=lambda s: isinstance(s, Space))
+
+
+def contains(space: Any, x: Any) -> bool:
+    """Whether `x` is an element of `space`, leaf by leaf where the space is a pytree (dict observations)."""
+    leaves, structure = jax.tree.flatten(space, is_leaf=lambda s: isinstance(s, Space))
+    values, have = jax.tree.flatten(x)
+    return structure == have and all(s.contains(v) for s, v in zip(leaves, values))

@@ -1,0 +1,1 @@
+"""jaxrl: vectorised reinforcement learning in JAX."""
