@@ -1,1 +1,36 @@
-"""jaxrl: vectorised reinforcement learning in JAX."""
+"""jaxrl: vectorised reinforcement learning in JAX.
+
+    run = jaxrl.train("ppo", "cartpole", total_steps=5e5, num_seeds=8)
+    run.returns
+    jaxrl.load("runs/cartpole-ppo-...")
+
+Importing this package imports neither JAX nor an algorithm; it registers the configs with Hydra.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jaxrl import schemas
+
+if TYPE_CHECKING:
+    from jaxrl.api import load, make_runner, resume, train
+    from jaxrl.config import compose
+
+__all__ = ["compose", "load", "make_runner", "resume", "train"]
+
+_HOMES = {"compose": "jaxrl.config", "load": "jaxrl.api", "make_runner": "jaxrl.api", "resume": "jaxrl.api",
+          "train": "jaxrl.api"}
+
+schemas.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,60 @@
+"""Repeat-previous: name the symbol that was shown some steps ago. After the POPGym task (Morad et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs_jax.core import Environment
+from envs_jax.spaces import Box, Discrete
+
+
+class RepeatPreviousState(NamedTuple):
+    symbols: jax.Array   # [delay + 1] int32, the last one shown at the end; -1 before the episode's start
+
+
+@dataclass(frozen=True)
+class RepeatPrevious(Environment):
+    """Each step shows a random symbol, one-hot [symbols]; the action names the one shown `delay` steps before it.
+
+    Reward 1 if right, else 0; nothing can be right in the first `delay` steps. Symbols are independent, so over an
+    episode of T steps memory earns at most `optimal_return(T)`, and no memory `chance_return(T)` whatever it does:
+    30 and 7.5 with the defaults and their limit of 32 steps.
+    """
+
+    delay: int = 2
+    symbols: int = 4
+
+    time_limit = 32
+
+    def __post_init__(self):
+        if self.delay < 1 or self.symbols < 2:
+            raise ValueError(f"RepeatPrevious needs delay >= 1 and symbols >= 2, not {self.delay} and {self.symbols}")
+
+    def optimal_return(self, steps: int) -> float:
+        return float(max(steps - self.delay, 0))
+
+    def chance_return(self, steps: int) -> float:
+        return self.optimal_return(steps) / self.symbols
+
+    def reset(self, key, params):
+        return self._show(key, jnp.full(self.delay, -1, jnp.int32))
+
+    def step(self, key, state, action, params):
+        reward = (action == state.symbols[0]).astype(jnp.float32)
+        obs, state = self._show(key, state.symbols[1:])
+        return obs, state, reward, jnp.bool_(False), jnp.bool_(False), {}
+
+    def _show(self, key, before):
+        symbol = jax.random.randint(key, (), 0, self.symbols, jnp.int32)
+        state = RepeatPreviousState(jnp.append(before, symbol))
+        return jax.nn.one_hot(symbol, self.symbols, dtype=jnp.float32), state
+
+    def observation_space(self, params):
+        return Box(0.0, 1.0, (self.symbols,))
+
+    def action_space(self, params):
+        return Discrete(self.symbols)

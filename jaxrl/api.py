@@ -1,0 +1,94 @@
+"""Everything that the command line does, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrl import config as configs
+from jaxrl.drivers.build import build
+from jaxrl.run import checkpoint, folder, loop, metrics
+from jaxrl.run.reporter import Reporter
+from jaxrl.settings import RunConfig
+from jaxrl.types import Runner
+
+
+class Run:
+    """A run on disk."""
+
+    def __init__(self, path: str | Path):
+        self.folder = folder.open_run(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def config(self) -> RunConfig:
+        return configs.from_file(self.folder / folder.CONFIG)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """summary.json; None while the run has not ended."""
+        return folder.read_summary(self.folder)
+
+    @property
+    def returns(self) -> np.ndarray:
+        """Greedy returns [seeds, episodes] of the last evaluation."""
+        return np.asarray(self.evals()[-1]["returns"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        return metrics.read(self.folder)
+
+    def evals(self) -> list[dict[str, Any]]:
+        """The rows of evals.jsonl."""
+        return metrics.read(self.folder, metrics.EVALS)
+
+    def evaluate(self, episodes: int = 100, step: int | str | None = None) -> np.ndarray:
+        """Greedy returns [seeds, episodes] of a checkpoint (the last, a step, or "best"), on starts that training and
+        its evaluations never saw."""
+        config = self.config
+        learner = build(config)
+        arrays, meta = checkpoint.load(self.folder, step)
+        members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=episodes)
+        seed, seeds = config.settings.seed, config.settings.num_seeds
+        template = members.template(loop.member_keys(seed, seeds, loop.TRAIN), loop.spread(config))
+        population = members.from_host(checkpoint.unflatten(template, arrays))
+        return members.evaluate(population, loop.member_keys(seed, seeds, loop.FINAL))
+
+
+def train(algo: str | RunConfig | Any, env: str | None = None, *, reporter: Reporter | None = None,
+          **settings: Any) -> Run:
+    """Train and return the run: `train("ppo", "cartpole", total_steps=5e5, num_seeds=8, **{"algo.gamma": 0.98})`.
+
+    The first argument may also be a RunConfig (`jaxrl.compose`), or the DictConfig of a user's own `@hydra.main`.
+    Raises UserError (bad input), RunError (failed or diverged), Interrupted (a signal, after saving).
+    """
+    if isinstance(algo, RunConfig):
+        config = algo
+    elif isinstance(algo, str):
+        config = configs.from_values({"algo": algo, **({"env": env} if env else {}), **settings})
+    else:
+        config = configs.from_dictconfig(algo)
+    return Run(loop.train(config, reporter))
+
+
+def resume(path: str | Path, *, step: int | None = None, reporter: Reporter | None = None,
+           **settings: Any) -> Run:
+    """Go on with a run: `resume("runs/x", total_steps=1e6)`."""
+    return Run(loop.resume(path, [f"{key}={value}" for key, value in settings.items()], reporter, step=step))
+
+
+def load(path: str | Path) -> Run:
+    """A run on disk."""
+    return Run(path)
+
+
+def make_runner(config: RunConfig | Iterable[str] | Mapping[str, Any]) -> Runner:
+    """The Runner of one learner: `init(key, hyper, schedule)` and `advance(state, updates)`, pure, to be jitted."""
+    if not isinstance(config, RunConfig):
+        config = configs.from_values(config) if isinstance(config, Mapping) else configs.compose(config)
+    return build(config).runner

@@ -1,0 +1,76 @@
+"""Set-up of JAX before its backend starts: which platform, one host device per core, the compilation cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform as machine
+from pathlib import Path
+
+import jax
+
+from jaxrl.errors import UserError
+
+
+def started() -> bool:
+    """Whether JAX's backend is already up in this process, so that its devices can no longer be chosen."""
+    from jax._src import xla_bridge          # there is no public question for it
+
+    return xla_bridge.backends_are_initialized()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(device: str = "auto") -> None:
+    """Choose the platform, make one CPU device per core (unless the user chose), switch the compilation cache on.
+
+    In a process whose backend is already up nothing is changed: it goes on with the devices there are.
+    """
+    if not started():
+        if device == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+        if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
+            jax.config.update("jax_num_cpu_devices", cores())
+    use_cache()
+    if device == "gpu" and jax.default_backend() != "gpu":
+        raise UserError(f"device=gpu was asked for, JAX sees only: {jax.default_backend()}. This is a CPU build of jaxlib "
+                        "(README, \"GPU\"), or use device=cpu")
+
+
+def devices(limit: int | None = None) -> list[jax.Device]:
+    """The devices that blocks of members are dealt out to."""
+    found = jax.local_devices()
+    if limit is not None and limit > len(found):
+        raise UserError(f"num_devices={limit} was asked for, JAX sees {len(found)}: {', '.join(map(str, found))}")
+    return found[:limit]
+
+
+def use_cache() -> None:
+    """A persistent compilation cache in a folder of the user's own (mode 0700), unless one is configured.
+
+    Compiled CPU programs fit one processor type, so its name is part of the folder's.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
+    folder = root / "jaxrl" / hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.parent.chmod(0o700)
+        if folder.stat().st_uid != os.getuid():
+            return
+    except OSError:
+        return                                # no home, or a read-only one: compile each time
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), machine.processor())
+    except OSError:
+        return machine.platform() + machine.processor()

@@ -1,0 +1,36 @@
+"""Epochs of shuffled minibatches over a rollout, for every learner that passes over its batch more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxrl.blocks.shuffle import permutation
+
+
+def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, epochs: int, minibatches: int,
+        sequences: bool) -> tuple[Any, Any]:
+    """Scan `step(state, carry0 [b, ...], data [T, b, ...]) -> (state, metrics)` over shuffled minibatches.
+
+    `data` is a tree of time-major arrays [T, B, ...]. With `sequences` a minibatch is whole columns of it, with the
+    carry [B, ...] that they start from; without, any single steps ([1, b, ...]), and the carry is ().
+    Returns the state and the metrics [epochs * minibatches].
+    """
+    if sequences:
+        items = jax.tree.map(lambda x: x.swapaxes(0, 1), data)
+        restore = lambda x: x.swapaxes(0, 1)
+    else:
+        items = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), data)
+        restore = lambda x: x[None]
+    count = jax.tree.leaves(items)[0].shape[0]
+    size = count // minibatches
+    keys = jax.random.split(key, epochs)
+    order = jax.vmap(permutation, in_axes=(0, None))(keys, count)[:, : minibatches * size]
+
+    def one(state, chosen):
+        carry, batch = jax.tree.map(lambda x: x[chosen], (carry0, items))
+        return step(state, carry, jax.tree.map(restore, batch))
+
+    return jax.lax.scan(one, state, order.reshape(epochs * minibatches, size))

@@ -1,0 +1,111 @@
+"""The flax modules behind networks.py. Importing flax takes half a second, so only networks.py's builders do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl.blocks.initializers import orthogonal
+
+ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "gelu": nn.gelu}
+
+
+def dense(size: int, scale: float, dtype: Any, name: str) -> nn.Dense:
+    return nn.Dense(size, kernel_init=orthogonal(scale), dtype=dtype, name=name)
+
+
+class MLP(nn.Module):
+    """[..., features] -> [..., hidden[-1]]."""
+
+    config: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, size in enumerate(self.config.hidden):
+            x = ACTIVATIONS[self.config.activation](dense(size, 2**0.5, self.dtype, f"dense_{i}")(x))
+        return x
+
+
+class CNN(nn.Module):
+    """[..., height, width, channels] -> [..., hidden[-1]]: 3x3 convolutions without padding, then the MLP."""
+
+    config: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i, channels in enumerate(self.config.channels):
+            x = nn.Conv(channels, (3, 3), padding="VALID", kernel_init=orthogonal(2**0.5), dtype=self.dtype,
+                        name=f"conv_{i}")(x)
+            x = ACTIVATIONS[self.config.activation](x)
+        return MLP(self.config, self.dtype, name="mlp")(x.reshape(*x.shape[:-3], -1))
+
+
+TORSOS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
+
+
+class Cell(nn.Module):
+    """One step of a recurrent core, its carry zeroed where an episode starts; `peek` is what would come out next for
+    the observation that really followed, without going on from it."""
+
+    kind: str
+    size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, carry: Any, step: tuple) -> tuple[Any, tuple]:
+        x, first, following = step
+        cells = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+        cell = cells[self.kind](self.size, recurrent_kernel_init=orthogonal(1.0), dtype=self.dtype,
+                                param_dtype=jnp.float32, name="cell")
+        carry = jax.tree.map(lambda c: jnp.where(first[..., None], jnp.zeros_like(c), c), carry)
+        after, out = cell(carry, x)
+        after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry)
+        peek = None if following is None else cell(after, following)[1]
+        return after, (out, peek)
+
+
+class Trunk(nn.Module):
+    """Torso and, for a recurrent network, the core unrolled over time-major inputs [T, B, ...]."""
+
+    config: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, carry: Any, x: jax.Array, first: jax.Array, following: jax.Array | None) -> tuple:
+        torso = TORSOS[self.config.torso](self.config, self.dtype, name="torso")
+        x, following = torso(x), None if following is None else torso(following)
+        if self.config.recurrent == "none":
+            return x, following, carry
+        core = nn.scan(Cell, variable_broadcast="params", split_rngs={"params": False})(
+            self.config.recurrent, self.config.recurrent_size, self.dtype, name="core")
+        carry, (x, following) = core(carry, (x, first, following))
+        return x, following, carry
+
+
+class Policy(nn.Module):
+    """Features -> (outputs of the action head, log standard deviations or None)."""
+
+    size: int
+    log_std_size: int
+    log_std: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        outputs = dense(self.size, 0.01, jnp.float32, "head")(x.astype(jnp.float32))
+        if not self.log_std_size:
+            return outputs, None
+        return outputs, self.param("log_std", nn.initializers.constant(self.log_std), (self.log_std_size,))
+
+
+class Value(nn.Module):
+    """Features -> state value, the last axis gone."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return dense(1, 1.0, jnp.float32, "head")(x.astype(jnp.float32))[..., 0]

@@ -1,0 +1,147 @@
+"""Networks as values: pure functions of parameters, carry and time-major Inputs [T, B, ...].
+
+Feed-forward and recurrent networks have one interface; the carry of a feed-forward one is (). flax stays behind the
+builders of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs_jax import spaces
+from jaxrl.blocks.distributions import action_head
+from jaxrl.declare import static
+from jaxrl.types import EnvSpec, Input
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    torso: str = static("mlp", choices=("mlp", "cnn"), help="cnn: 3x3 convolutions before the dense layers")
+    hidden: tuple[int, ...] = static((64, 64), low=1, help="sizes of the dense layers")
+    channels: tuple[int, ...] = static((16, 32), low=1, help="channels of the convolutions (cnn)")
+    activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
+    recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset at episode starts")
+    recurrent_size: int = static(64, low=1, help="size of the recurrent core")
+    shared: bool = static(False, help="one torso for policy and value; recurrent networks always share theirs")
+    previous: bool = static(False, help="also feed the previous action and reward")
+    log_std: float = static(0.0, low=-10.0, high=3.0, help="initial log standard deviation of continuous actions, "
+                                                             "in units of half the action range")
+    compute_dtype: str = static("float32", choices=("float32", "bfloat16"), help="of the hidden layers; "
+                                                                                  "parameters stay float32")
+
+
+class ActorCritic(NamedTuple):
+    """Pure functions. `params` is {"actor": ..., "critic": ...}; a shared trunk lives in "actor".
+
+    init   (key) -> params
+    reads  (Input) -> Input without the fields that the network does not read
+    carry  (batch) -> recurrent state, or ()
+    policy (params["actor"], carry, Input [T, B]) -> (distribution [T, B], carry)
+    both   (params, carry, Input [T, B]) -> (distribution, value [T, B])
+    values (params, carry, Input, final Input) -> (V of each input, V of what really followed each), both [T, B]
+    """
+
+    init: Callable
+    reads: Callable
+    carry: Callable
+    policy: Callable
+    both: Callable
+    values: Callable
+
+
+def encode(space: Any, x: Any, batch_ndim: int) -> jax.Array:
+    """An observation or action as one float32 feature vector per element: numbers flattened, choices one-hot."""
+    def leaf(space, x):
+        if isinstance(space, spaces.Discrete):
+            return jax.nn.one_hot(x, space.n)
+        if isinstance(space, spaces.MultiDiscrete):
+            return jnp.concatenate([jax.nn.one_hot(x[..., i], n) for i, n in enumerate(space.nvec)], axis=-1)
+        return x.reshape(*x.shape[:batch_ndim], -1).astype(jnp.float32)
+    leaves = jax.tree.leaves(jax.tree.map(leaf, space, x, is_leaf=lambda s: isinstance(s, spaces.Space)))
+    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=-1)
+
+
+def input_features(config: NetworkConfig, spec: EnvSpec) -> Callable[[Input], jax.Array]:
+    """Input [T, B, ...] -> what the torso reads: features [T, B, F], or images [T, B, H, W, C] for a CNN."""
+    def features(inputs: Input) -> jax.Array:
+        ndim = inputs.first.ndim
+        if config.torso == "cnn":
+            return inputs.obs.astype(jnp.float32)
+        parts = [encode(spec.observation, inputs.obs, ndim)]
+        if config.previous:
+            parts += [encode(spec.action, inputs.prev_action, ndim), inputs.prev_reward[..., None]]
+        return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    return features
+
+
+def example(spec: EnvSpec, batch: tuple[int, ...] = (1, 1)) -> Input:
+    """An Input of zeros, to initialise networks with."""
+    agents = () if spec.agents is None else (spec.agents,)
+    mask = None
+    if spec.masked:
+        mask = jnp.ones((*batch, *agents, action_head(spec.action).size), bool)
+    return Input(spaces.zeros(spec.observation, batch + agents), jnp.ones(batch, bool), mask,
+                 spaces.zeros(spec.action, batch + agents), jnp.zeros(batch + agents),
+                 None if spec.state is None else spaces.zeros(spec.state, batch), jnp.zeros(batch, jnp.int32))
+
+
+def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
+    """A policy and a value, on separate trunks, or on one if shared or recurrent."""
+    from jaxrl.blocks import modules
+
+    dtype = jnp.dtype(config.compute_dtype)
+    recurrent = config.recurrent != "none"
+    shared = config.shared or recurrent
+    head = action_head(spec.action)
+    features = input_features(config, spec)
+    trunk = modules.Trunk(config, dtype)
+    policy_head = modules.Policy(head.size, head.log_std_size, config.log_std)
+    value_head = modules.Value()
+
+    def run(part: Any, carry: Any, inputs: Input, following: jax.Array | None = None) -> tuple:
+        return trunk.apply(part["trunk"], carry, features(inputs), inputs.first, following)
+
+    def distribution(actor: Any, x: jax.Array, inputs: Input) -> Any:
+        return head.distribution(*policy_head.apply(actor["policy"], x), inputs.mask)
+
+    def init(key: jax.Array) -> Any:
+        keys = jax.random.split(key, 4)
+        inputs = example(spec)
+        def new_trunk(key):
+            return trunk.init(key, carry(1), features(inputs), inputs.first, None)
+        actor = {"trunk": new_trunk(keys[0])}
+        x, _, _ = run(actor, carry(1), inputs)
+        actor["policy"] = policy_head.init(keys[1], x)
+        critic = {} if shared else {"trunk": new_trunk(keys[2])}
+        critic["value"] = value_head.init(keys[3], x)
+        return {"actor": actor, "critic": critic}
+
+    def reads(inputs: Input) -> Input:
+        if not config.previous:
+            inputs = inputs._replace(prev_action=None, prev_reward=None)
+        return inputs._replace(state=None, slot=None, env_state=None)
+
+    def carry(batch: int) -> Any:
+        zeros = lambda: jnp.zeros((batch, config.recurrent_size), jnp.float32)
+        return {"none": lambda: (), "gru": zeros, "lstm": lambda: (zeros(), zeros())}[config.recurrent]()
+
+    def policy(actor: Any, carry: Any, inputs: Input) -> tuple[Any, Any]:
+        x, _, carry = run(actor, carry, inputs)
+        return distribution(actor, x, inputs), carry
+
+    def both(params: Any, carry: Any, inputs: Input) -> tuple[Any, jax.Array]:
+        x, _, _ = run(params["actor"], carry, inputs)
+        y = x if shared else run(params["critic"], carry, inputs)[0]
+        return distribution(params["actor"], x, inputs), value_head.apply(params["critic"]["value"], y)
+
+    def values(params: Any, carry: Any, inputs: Input, final: Input) -> tuple[jax.Array, jax.Array]:
+        part = params["actor"] if shared else params["critic"]
+        x, following, _ = run(part, carry, inputs, features(final))
+        return tuple(value_head.apply(params["critic"]["value"], y) for y in (x, following))
+
+    return ActorCritic(init, reads, carry, policy, both, values)

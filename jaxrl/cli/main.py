@@ -1,0 +1,111 @@
+"""`jaxrl COMMAND key=value ...`: finds the command, prints errors, turns them into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from jaxrl.errors import Interrupted, Problem, RunError, UserError
+from jaxrl.registry import nearest
+
+COMMANDS = {   # name -> what it does; each is a module of this package with HELP and run(words)
+    "train": "train an algorithm in an environment",
+    "resume": "go on with a run where it stopped",
+    "eval": "play a run's policy and measure its return",
+    "show": "every value of a config or of a run, and where it comes from",
+    "list": "algorithms, environments, presets, and what can be set",
+    "doctor": "versions, devices, memory, a self-test",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code: 0 done, 1 the run failed, 2 usage, config or input, 128+n signal n."""
+    words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")        # LANG=C must cost a character, not a run
+    try:
+        code = _dispatch(words) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:                # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Interrupted as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if debugging(words):
+            traceback.print_exc()
+        report(error)
+        return getattr(error, "exit_code", 1)
+
+
+def _dispatch(words: list[str]) -> int | None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    command, rest = words[0], words[1:]
+    if command in ("--version", "-V"):
+        print(f"jaxrl {metadata.version('jaxrl')}")
+        return 0
+    if command not in COMMANDS:
+        near = nearest(command, COMMANDS)
+        raise UserError(f'unknown command "{command}".' + (f" Did you mean: {near}?" if near else "") + "   (jaxrl --help)")
+    module = importlib.import_module(f"jaxrl.cli.{command}")
+    if any(word in ("-h", "--help") for word in rest):
+        print(module.HELP.strip())
+        for line in getattr(module, "more_help", list)():
+            print(line)
+        return 0
+    return module.run(rest)
+
+
+def overview() -> str:
+    """What `jaxrl` alone prints."""
+    lines = ["jaxrl COMMAND [key=value ...]", "", "Reinforcement learning in JAX: environments and learners compiled together.",
+             ""]
+    lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "Examples:", "  jaxrl train algo=ppo env=cartpole", "  jaxrl list ppo", "",
+              "Each command explains itself: jaxrl train --help"]
+    return "\n".join(lines)
+
+
+def debugging(words: Sequence[str]) -> bool:
+    return any(word.lstrip("+").replace(" ", "").lower() == "debug=true" for word in words)
+
+
+def report(error: Exception) -> None:
+    """What is wrong, and what to do, on stderr."""
+    if isinstance(error, UserError | RunError):
+        problems = error.problems
+    else:
+        text = " ".join(str(error).split())
+        problems = [Problem(f"{type(error).__name__}: {text}"[:500], "Not expected here: debug=true shows where it comes from")]
+    for message, hint in problems:
+        say(f"error: {message}")
+        if hint:
+            say(f"       {hint}")
+
+
+def say(text: str, stream: Any = None) -> None:
+    """One line on stderr, whatever state it is in: closed, full, or without Unicode."""
+    stream = sys.stderr if stream is None else stream
+    if stream is None:
+        return
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except (OSError, ValueError):          # closed
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The on-policy driver: roll out T steps in N compiled environments, learn from them, forget them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs_jax.vector import VectorEnv
+from jaxrl.types import Agent, Metrics, Progress, TrainState, Trajectory
+
+# What is looked at for numbers that are not finite, in this order; metrics["nonfinite"] is the place of the first, plus 1.
+WATCHED = ("observation", "reward", "loss", "parameters")
+
+
+class OnPolicy:
+    """A Runner (jaxrl.types) for one learner; pure functions, to be jitted, vmapped and donated by the caller."""
+
+    watched = WATCHED
+
+    def __init__(self, agent: Agent, env: VectorEnv, params: Any, rollout_length: int):
+        self.agent, self.env, self.params, self.rollout_length = agent, env, params, rollout_length
+        self.steps_per_update = rollout_length * env.num_envs
+
+    def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState:
+        """A fresh learner whose schedules end after `schedule` updates."""
+        key, agent_key, env_key = jax.random.split(key, 3)
+        env, _ = self.env.init(env_key, self.params)
+        progress = Progress(jnp.zeros((), jnp.int32), jnp.asarray(schedule, jnp.int32))
+        return TrainState(self.agent.init(agent_key, hyper), hyper, env, self.agent.carry(self.env.num_envs), (), key,
+                          progress, jnp.ones((), bool))
+
+    def advance(self, state: TrainState, updates: Any) -> tuple[TrainState, Metrics]:
+        """`updates` (may be traced: one program for every chunk length) updates.
+
+        Metrics are means over the updates, `return_mean` and `length_mean` over the episodes that ended (NaN if none).
+        A member whose update is not finite keeps the state before it and is no longer alive.
+        """
+        shapes = jax.eval_shape(self._update, state)[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(_, carry):
+            state, sums = carry
+            new, metrics = self._update(state)
+            ok = state.alive & (metrics.nonfinite == 0)
+            keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
+            sums = keep(jax.tree.map(jnp.add, sums, metrics), sums)._replace(
+                nonfinite=jnp.where(state.alive, metrics.nonfinite, sums.nonfinite))
+            return keep(new, state)._replace(alive=ok), sums
+
+        state, sums = jax.lax.fori_loop(0, updates, body, (state, zeros))
+        mean = lambda x, n: jnp.where(n > 0, x / jnp.maximum(n, 1), jnp.nan)
+        metrics = {name: mean(x, sums.updates) for name, x in sums.learner.items()}
+        return state, metrics | {
+            "episodes": sums.episodes, "return_mean": mean(sums.returns, sums.episodes),
+            "length_mean": mean(sums.lengths, sums.episodes), "nonfinite": sums.nonfinite}
+
+    def _update(self, state: TrainState) -> tuple[TrainState, Sums]:
+        key, rollout_key, learn_key = jax.random.split(state.key, 3)
+        progress = jnp.clip(state.progress.update / jnp.maximum(state.progress.schedule, 1), 0.0, 1.0)
+        env, carry, batch, episodes = self.rollout(state, progress, rollout_key)
+        agent, metrics, _ = self.agent.learn(state.agent, state.hyper, batch, progress, learn_key)
+        done = state.progress._replace(update=state.progress.update + 1)
+        new = state._replace(agent=agent, env=env, carry=carry, key=key, progress=done)
+        return new, Sums(metrics, jnp.ones(()), *episodes, nonfinite(batch, metrics, agent))
+
+    def rollout(self, state: TrainState, progress: jax.Array, key: jax.Array):
+        """-> (environment state, carry, Trajectory [T, N], (episodes, sum of returns, sum of lengths) that ended)."""
+        actor = self.agent.actor(state.agent)
+
+        def step(carry, keys):
+            env, memory = carry
+            inputs = self.env.input(env)
+            action, memory, extras = self.agent.explore(actor, state.hyper, memory, inputs, progress, keys[0])
+            env, after = self.env.step(keys[1], env, action)
+            seen = Trajectory(inputs, action, extras, after.reward, after.terminated, after.truncated,
+                              after.final_input, carry0=())
+            return (env, memory), (seen, after.episode_return, after.episode_length)
+
+        keys = jax.random.split(key, (self.rollout_length, 2))
+        (env, carry), (batch, returns, lengths) = jax.lax.scan(step, (state.env, state.carry), keys)
+        ended = batch.terminated.reshape(*batch.truncated.shape, -1).all(-1) | batch.truncated
+        returns = returns.reshape(*ended.shape, -1).mean(-1)      # of several agents: their mean
+        total = lambda x: jnp.sum(jnp.where(ended, x, 0), dtype=jnp.float32)
+        return env, carry, batch._replace(carry0=state.carry), (total(1), total(returns), total(lengths))
+
+
+class Sums(NamedTuple):
+    """Metrics of several updates, added up."""
+
+    learner: Metrics
+    updates: jax.Array
+    episodes: jax.Array
+    returns: jax.Array
+    lengths: jax.Array
+    nonfinite: jax.Array
+
+
+def nonfinite(batch: Trajectory, metrics: Metrics, agent: Any) -> jax.Array:
+    """0 if all is finite, else 1 + the place in WATCHED of the first thing that is not."""
+    groups = (batch.input.obs, batch.reward, metrics, agent)
+    bad = jnp.stack([~_finite(tree) for tree in groups])
+    return jnp.where(bad.any(), 1 + jnp.argmax(bad), 0).astype(jnp.int32)
+
+
+def _finite(tree: Any) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in floats])) if floats else jnp.ones((), bool)

@@ -1,0 +1,61 @@
+"""The three ways in which a command ends early, each with its exit code. The cli prints them; nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+__all__ = ["Interrupted", "Problem", "RunError", "UserError"]
+
+
+class Problem(NamedTuple):
+    """One mistake: a line that says what is wrong and, where there is one, a line that says what to do."""
+
+    message: str
+    hint: str | None = None
+
+
+class UserError(Exception):
+    """Bad usage, config or input. Several mistakes are reported at once.
+
+    UserError("text"), UserError("text", "hint") or UserError([Problem("text", "hint"), "text", ...])
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[Problem | str], hint: str | None = None):
+        if isinstance(problems, str):
+            problems = [Problem(problems, hint)]
+        self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(" ".join(filter(None, problem)) for problem in self.problems)
+
+
+class RunError(Exception):
+    """A run that failed or diverged: RunError("text") or RunError("text", "hint")."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None):
+        self.problems = [Problem(message, hint)]
+        super().__init__(message, hint)
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, self.problems[0]))
+
+
+class Interrupted(Exception):
+    """A signal ended the run, after its state was saved."""
+
+    def __init__(self, signum: int):
+        self.signum = int(signum)
+        super().__init__(self.signum)
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signum
+
+    def __str__(self) -> str:
+        return f"stopped by signal {self.signum}"

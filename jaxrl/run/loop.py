@@ -1,0 +1,345 @@
+"""The host loop: compiled chunks, and between them rows, evaluations, checkpoints, signals.
+
+Everything that a run is lives in the population's TrainState; the loop only decides when to look at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import backend, config as configs
+from jaxrl.declare import hypers
+from jaxrl.drivers.build import Learner, build
+from jaxrl.errors import Interrupted, RunError, UserError
+from jaxrl.evaluate import bootstrap_ci, iqm, make_evaluate
+from jaxrl.population.members import Members, Population
+from jaxrl.run import checkpoint, folder, metrics, report
+from jaxrl.run.plan import Plan, plan, settle, updates
+from jaxrl.run.reporter import Reporter, Silent
+from jaxrl.run.signals import Signals
+from jaxrl.run.tensorboard import TensorBoard
+from jaxrl.settings import RunConfig
+from jaxrl.types import TrainState
+
+TRAIN, PERIODIC, FINAL = range(3)                 # key streams: learning, evaluations of a run, `jaxrl eval`
+RESUMABLE = {"total_steps", "stop_return", "keep", "eval_episodes", "device", "num_devices", "quiet", "json", "debug",
+             "profile"}                           # what may change when a run goes on
+
+
+def train(config: RunConfig, reporter: Reporter | None = None, command: Sequence[str] | None = None) -> Path:
+    """Train from the start; -> the run folder. Raises UserError, RunError (failed, diverged) or Interrupted (saved)."""
+    backend.prepare(config.settings.device)
+    learner = build(config)
+    settled = settle(config, learner.runner.steps_per_update)
+    run, lock = folder.create(config.env.name, config.algo, config.settings.out)
+    with lock, Session(run, settled, learner, reporter or Silent()) as session:
+        folder.write_atomic(run / folder.CONFIG, configs.to_yaml(settled).encode())
+        session.describe(command)
+        total = session.plan.total * session.members.steps_per_update
+        if total != config.settings.total_steps:
+            session.reporter.note(f"total_steps={config.settings.total_steps:,} is rounded up to {total:,}: updates "
+                                  f"take {session.members.steps_per_update:,} steps each")
+        session.start()
+        session.go()
+    return run
+
+
+def resume(path: str | Path, overrides: Iterable[str] = (), reporter: Reporter | None = None, *,
+           step: int | None = None, command: Sequence[str] | None = None) -> Path:
+    """Go on from a checkpoint (default: the last) to total_steps; -> the run folder."""
+    run = folder.open_run(path)
+    with folder.Lock(run):
+        config = configs.from_file(run / folder.CONFIG, resumable(overrides))
+        backend.prepare(config.settings.device)
+        learner = build(config)
+        arrays, meta = checkpoint.load(run, step, first=config.settings.checkpoint_every)
+        with Session(run, config, learner, reporter or Silent(), meta=meta) as session:
+            if session.plan.total <= session.update:
+                raise UserError(f"{folder.shown(run)} is complete: {meta['step']:,} of {config.settings.total_steps:,} "
+                                f"steps. To extend it: jaxrl resume {folder.shown(run)} "
+                                f"total_steps={2 * config.settings.total_steps}")
+            session.restore(arrays, rewind=step is not None)
+            folder.write_atomic(run / folder.CONFIG, configs.to_yaml(config).encode())
+            session.describe(command)
+            session.go()
+    return run
+
+
+def resumable(overrides: Iterable[str]) -> list[str]:
+    """The overrides of a resume, checked: what shapes the run stays as it was."""
+    overrides = list(overrides)
+    fixed = [o for o in overrides if o.partition("=")[0].lstrip("+") not in RESUMABLE]
+    if fixed:
+        raise UserError([f"{o} cannot change when a run goes on. A new run from these parameters: "
+                         f"jaxrl train ... init_from=RUN {o}" for o in fixed])
+    return overrides
+
+
+def member_keys(seed: int, count: int, stream: int, step: int = 0) -> jax.Array:
+    """One key [count] per member: its own stream for every purpose."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
+
+
+def make_members(config: RunConfig, learner: Learner, *, size: int | None = None, episodes: int) -> Members:
+    evaluate = make_evaluate(learner.agent, learner.env, learner.params, episodes)
+    devices = backend.devices(config.settings.num_devices)
+    return Members(learner.runner, config.settings.num_seeds, devices, size=size, evaluate=evaluate)
+
+
+def spread(config: RunConfig) -> Any:
+    """The hyperparameters of every member, leaves [num_seeds]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.settings.num_seeds,)), hypers(config.agent))
+
+
+class Session:
+    """One process's work on one run, from its lock to its summary."""
+
+    def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, meta: dict | None = None):
+        s = config.settings
+        self.run, self.config, self.learner, self.reporter = run, config, learner, reporter
+        layout = (meta or {}).get("layout", {})
+        self.members = make_members(config, learner, size=layout.get("block_size"), episodes=s.eval_episodes)
+        self.plan: Plan = plan(config, self.members.steps_per_update)
+        self.update = (meta or {}).get("update", 0)
+        self.meta = meta or {}
+        self.population: Population = []
+        self.metrics, self.evals = metrics.Rows(run, metrics.METRICS), metrics.Rows(run, metrics.EVALS)
+        self.tensorboard: TensorBoard | None = None
+        self.history: list[dict] = []            # rows of metrics.jsonl
+        self.returns: np.ndarray | None = None   # the last evaluation, [seeds, episodes]
+        self.diverged: dict[int, str] = {}       # seed -> what happened
+        self.seconds = 0.0                       # of earlier sessions
+        self.began = time.perf_counter()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.metrics.close()
+        self.evals.close()
+        if self.tensorboard:
+            self.tensorboard.close()
+
+    @property
+    def step(self) -> int:
+        """Environment steps done, per seed."""
+        return self.update * self.members.steps_per_update
+
+    # ---------------------------------------------------------------- the beginning
+
+    def describe(self, command: Sequence[str] | None) -> None:
+        device = {"kind": self.members.devices[0].device_kind, "platform": self.members.devices[0].platform,
+                  "count": len(set(self.members.devices))}
+        folder.write_environment(self.run, command, device)
+        s, m = self.config.settings, self.members
+        parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(
+            lambda: self.learner.agent.init(jax.random.key(0), hypers(self.config.agent))).params))
+        envs = self.learner.runner.env.num_envs
+        self.reporter.header({
+            "algorithm": f"{self.config.algo}, {parameters:,} parameters, " + (
+                f"preset {s.preset}" if s.preset != "none" else "no preset"),
+            "environment": f"{self.config.env.name}, {self.learner.spec.observation} -> {self.learner.spec.action}",
+            "device": f"{len(set(m.devices))} x {device['kind']}, {m.blocks} x {m.size} seeds",
+            "training": f"{envs:,} environments x {self.plan.total * m.steps_per_update // envs:,} steps x "
+                        f"{m.count} seeds",
+            "run": folder.shown(self.run)})
+
+    def start(self) -> None:
+        s = self.config.settings
+        keys = member_keys(s.seed, s.num_seeds, TRAIN)
+        schedule = updates(s.schedule_steps, self.members.steps_per_update)
+        self.population = self.members.init(keys, spread(self.config), schedule)
+        if s.init_from:
+            self._warm_start(s.init_from)
+        self.tensorboard = TensorBoard(self.run)
+
+    def _warm_start(self, parent: str) -> None:
+        """The whole agent state of another run; its only seed for all, or seed for seed."""
+        arrays, _ = checkpoint.load(folder.open_run(parent), only="agent/")
+        state = self.members.to_host(self.population)
+        count = {len(x) for x in arrays.values()}
+        if count == {1}:
+            arrays = {name: np.repeat(x, self.members.count, axis=0) for name, x in arrays.items()}
+        elif count != {self.members.count}:
+            raise UserError(f"init_from={parent} has {max(count)} seeds, this run has {self.members.count}. "
+                            f"Use num_seeds={max(count)}")
+        agent = checkpoint.unflatten(state.agent, {n.removeprefix("agent/"): x for n, x in arrays.items()})
+        self.population = self.members.from_host(state._replace(agent=agent))
+
+    def restore(self, arrays: dict[str, np.ndarray], *, rewind: bool) -> None:
+        """The state, rows and clock of the checkpoint that `meta` belongs to."""
+        s = self.config.settings
+        template = self.members.template(member_keys(s.seed, s.num_seeds, TRAIN), spread(self.config))
+        state: TrainState = checkpoint.unflatten(template, arrays)
+        self.population = self.members.from_host(state)
+        for rows, name in ((self.metrics, "metric_rows"), (self.evals, "eval_rows")):
+            rows.truncate_to(self.meta[name])
+        if rewind:
+            checkpoint.discard_after(self.run, self.meta["step"])
+        self.history = metrics.read(self.run)
+        self.seconds = self.history[-1]["seconds"] if self.history else 0.0
+        for seed in np.flatnonzero(~np.asarray(state.alive)):
+            self.diverged[int(seed)] = f"seed {seed + 1} of {self.members.count} diverged before this resume"
+        self.tensorboard = TensorBoard(self.run, resumed_at=self.step)
+        if self.meta["layout"] != self.layout():
+            self.reporter.note("this is another layout (device kind or versions) than the run was started on: it goes "
+                               "on, but not bit for bit")
+
+    def layout(self) -> dict[str, Any]:
+        """What decides a member's bits, beside the config."""
+        return {"block_size": self.members.size, "device_kind": self.members.devices[0].device_kind,
+                "versions": {"jax": jax.__version__, "jaxlib": jax.lib.__version__}}
+
+    # ---------------------------------------------------------------- the loop
+
+    def go(self) -> None:
+        """Train to the end, a signal, or the death of every member; the summary is written whatever happens."""
+        with Signals(self.reporter.note) as signals:
+            try:
+                status = self._chunks(signals)
+                if status == "interrupted":
+                    raise Interrupted(signals.received)
+            except Interrupted:
+                self.finish("interrupted", "stopped by a signal")
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                with contextlib.suppress(RunError, OSError):
+                    self.finish("failed", f"{type(error).__name__}: {error}")
+                raise
+        self.finish(status, "; ".join(self.diverged.values()) or None)
+        if status == "diverged":
+            raise RunError(next(iter(self.diverged.values())), self._advice())
+
+    def _chunks(self, signals: Signals) -> str:
+        self.members.compile(self.population)
+        self.began = time.perf_counter()
+        compiled = self.members.compile_seconds
+        score = None
+        while self.update < self.plan.total:
+            if signals.received:
+                self.save(score)
+                self.reporter.note(f"saved step {self.step:,}. Continue: jaxrl resume {folder.shown(self.run)}")
+                return "interrupted"
+            end = self.plan.next(self.update)
+            with self._profile():
+                self.population, values = self.members.advance(self.population, end - self.update)
+            self._log(end - self.update, end, values, self.members.compile_seconds - compiled)
+            self.update = end
+            score = self.evaluate() if self.plan.due(self.plan.evaluate, end) else None
+            if len(self.diverged) == self.members.count:
+                self.save(None)
+                return "diverged"
+            enough = score is not None and self.config.settings.stop_return is not None \
+                and score >= self.config.settings.stop_return
+            top = score is not None and score > (checkpoint.best(self.run) or (0, -np.inf))[1]
+            if enough or top or self.plan.due(self.plan.checkpoint, end):
+                self.save(score)
+            if enough:
+                break
+        return "completed"
+
+    def _log(self, count: int, end: int, values: dict[str, np.ndarray], compile_seconds: float) -> None:
+        """A row of metrics.jsonl, and what the screen shows."""
+        m = self.members
+        elapsed = self.seconds + time.perf_counter() - self.began - compile_seconds
+        before = self.history[-1]["seconds"] if self.history else 0.0
+        rate = count * m.steps_per_update * m.count / max(elapsed - before, 1e-9)
+        bad = values.pop("nonfinite")
+        step = end * m.steps_per_update
+        row = {"step": step, "seconds": elapsed, "steps_per_second": rate, **values}
+        self.metrics.append(row)
+        self.history.append(metrics.plain(row))
+        self.tensorboard.metrics(row)
+        for seed in np.flatnonzero(bad):
+            if int(seed) not in self.diverged:
+                self._note_divergence(int(seed), int(bad[seed]))
+        self.reporter.progress(step, self.plan.total * m.steps_per_update, rate,
+                               values["return_mean"] if np.any(values["episodes"]) else None, elapsed)
+
+    def _note_divergence(self, seed: int, code: int) -> None:
+        block, place = divmod(seed, self.members.size)
+        at = (int(self.population[block].progress.update[place]) + 1) * self.members.steps_per_update
+        who = f"seed {seed + 1} of {self.members.count}"
+        going = "; the others go on" if len(self.diverged) + 1 < self.members.count else ""
+        text = f"training diverged: {self.learner.runner.watched[code - 1]} is not finite at step {at:,} ({who}{going})."
+        self.diverged[seed] = f"{text} State before it is saved."
+        self.reporter.note(f"{text} {self._advice()}")
+
+    def _advice(self) -> str:
+        names = [n for n in ("max_grad_norm", "learning_rate") if hasattr(self.config.agent, n)]
+        return "Try: " + ", ".join(f"algo.{n}" for n in names) if names else ""
+
+    @contextlib.contextmanager
+    def _profile(self):
+        """`profile=true`: a trace of the second chunk, when everything is warm."""
+        if self.config.settings.profile and len(self.history) == 1:
+            with jax.profiler.trace(str(self.run / "profile")):
+                yield
+        else:
+            yield
+
+    def evaluate(self) -> float:
+        """Greedy returns of the parameters as they are now: a row of evals.jsonl; -> their IQM over seeds."""
+        s = self.config.settings
+        keys = member_keys(s.seed, s.num_seeds, PERIODIC, self.update)
+        self.returns = self.members.evaluate(self.population, keys)
+        row = {"step": self.step, "returns": self.returns}
+        self.evals.append(row)
+        self.tensorboard.evaluation(row)
+        return iqm(self.returns.mean(axis=1))
+
+    def save(self, score: float | None) -> None:
+        """A checkpoint of now. `score`: the evaluation of these very parameters, None if there is none."""
+        self.metrics.sync()
+        self.evals.sync()
+        arrays = checkpoint.flatten(self.members.to_host(self.population))
+        meta = {"layout": self.layout(), "update": self.update, "metric_rows": self.metrics.rows,
+                "eval_rows": self.evals.rows}
+        checkpoint.save(self.run, self.step, arrays, meta, keep=self.config.settings.keep, score=score)
+
+    # ---------------------------------------------------------------- the end
+
+    def finish(self, status: str, error: str | None) -> None:
+        s, m = self.config.settings, self.members
+        seconds = self.history[-1]["seconds"] if self.history else 0.0
+        done = self.step * m.count
+        returns = None if self.returns is None else self.returns.mean(axis=1)
+        summary = {
+            "status": status, "algo": self.config.algo, "env": self.config.env.name, "num_seeds": s.num_seeds,
+            "total_steps": self.step, "env_steps_all": done, "seconds": seconds,
+            "compile_seconds": m.compile_seconds, "steps_per_second": done / seconds if seconds else None,
+            "eval_returns": returns, "eval_iqm": None if returns is None else iqm(returns),
+            "eval_ci95": None if returns is None else bootstrap_ci(self.returns),
+            "train_returns": recent_returns(self.history, m.count),
+            "best_step": (checkpoint.best(self.run) or (None,))[0], "error": error}
+        folder.write_summary(self.run, summary)
+        if self.tensorboard:
+            self.tensorboard.finish(flat_hypers(self.config), summary)
+        report.write(self.run)
+        self.reporter.result(metrics.plain(summary), self.run)
+
+
+def flat_hypers(config: RunConfig) -> dict[str, float]:
+    return {f"algo.{name}": getattr(config.agent, name) for name in hypers(config.agent)._fields}
+
+
+def recent_returns(history: list[dict], seeds: int, episodes: int = 100) -> list[float | None]:
+    """Mean return per seed of the last completed training episodes, at least `episodes` of them if there were."""
+    total, count = np.zeros(seeds), np.zeros(seeds)
+    for row in reversed(history):
+        wanted = (count < episodes) & (np.asarray(row["episodes"]) > 0)
+        if not wanted.any() and (count >= episodes).all():
+            break
+        values = np.asarray([x or 0.0 for x in row["return_mean"]])
+        total += np.where(wanted, values * np.asarray(row["episodes"]), 0.0)
+        count += np.where(wanted, row["episodes"], 0.0)
+    return [float(t / n) if n else None for t, n in zip(total, count)]

@@ -1,0 +1,51 @@
+"""When a run logs, evaluates and saves. Fixed at launch and stored, so that a resumed run does all at the same steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxrl.settings import RunConfig
+
+ROWS, EVALS, CHECKPOINTS = 100, 10, 10       # of a run, where the config leaves it open
+LONGEST = 256                                # updates between rows: a signal waits for one chunk at most
+
+
+class Plan(NamedTuple):
+    """Counted in updates."""
+
+    total: int
+    log: int
+    evaluate: int
+    checkpoint: int
+
+    def next(self, update: int) -> int:
+        """The end of the chunk that starts at `update`."""
+        return min(self.total, *(update - update % every + every for every in (self.log, self.evaluate, self.checkpoint)))
+
+    def due(self, every: int, update: int) -> bool:
+        return update % every == 0 or update == self.total
+
+
+def updates(steps: int, steps_per_update: int) -> int:
+    """Environment steps as whole updates, rounded up."""
+    return -(-steps // steps_per_update)
+
+
+def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
+    """`config` with every interval that was left open filled in, in environment steps of whole updates."""
+    s = config.settings
+    total = updates(s.total_steps, steps_per_update)
+    every = lambda steps, count, most: steps_per_update * (
+        updates(steps, steps_per_update) if steps else max(1, min(total // count, most)))
+    return config.with_settings(
+        schedule_steps=s.schedule_steps or total * steps_per_update,
+        log_every=every(s.log_every, ROWS, LONGEST),
+        eval_every=every(s.eval_every, EVALS, total),
+        checkpoint_every=every(s.checkpoint_every, CHECKPOINTS, total))
+
+
+def plan(config: RunConfig, steps_per_update: int) -> Plan:
+    """The plan of a settled config."""
+    s = config.settings
+    return Plan(*(updates(steps, steps_per_update)
+                  for steps in (s.total_steps, s.log_every, s.eval_every, s.checkpoint_every)))

@@ -1,0 +1,113 @@
+"""Slow oracles in NumPy float64, written from the papers and not from the code under test. [T, B] unless said."""
+
+import numpy as np
+
+
+def _episode_end(ended, t, b):
+    """The last step of the episode that step t belongs to, or of the segment."""
+    while not ended[t, b] and t < len(ended) - 1:
+        t += 1
+    return t
+
+
+def gae(reward, value, next_value, terminated, truncated, gamma, lam):
+    """Schulman et al. 2016, eq. 16: the sum over l of (gamma lam)^l delta_{t+l}, to the end of the episode."""
+    advantage, ended = np.zeros(reward.shape), terminated | truncated
+    for t, b in np.ndindex(reward.shape):
+        for k in range(t, _episode_end(ended, t, b) + 1):
+            follows = 0.0 if terminated[k, b] else next_value[k, b]
+            delta = reward[k, b] + gamma * follows - value[k, b]
+            advantage[t, b] += (gamma * lam) ** (k - t) * delta
+    return advantage
+
+
+def n_step_return(reward, next_value, terminated, truncated, gamma, n, t, b):
+    """Sutton and Barto 2018, eq. 7.1, cut at the end of the episode or segment. A scalar."""
+    last = min(t + n - 1, _episode_end(terminated | truncated, t, b))
+    total = sum(gamma ** (k - t) * reward[k, b] for k in range(t, last + 1))
+    return total + (0.0 if terminated[last, b] else gamma ** (last + 1 - t) * next_value[last, b])
+
+
+def n_step_returns(reward, next_value, terminated, truncated, gamma, n):
+    target = np.zeros(reward.shape)
+    for t, b in np.ndindex(reward.shape):
+        target[t, b] = n_step_return(reward, next_value, terminated, truncated, gamma, n, t, b)
+    return target
+
+
+def lambda_returns(reward, next_value, terminated, truncated, gamma, lam):
+    """Sutton and Barto 2018, eq. 12.3: forward view, (1 - lam) sum of lam^(n-1) G^(n), the last G with the rest."""
+    target, ended = np.zeros(reward.shape), terminated | truncated
+    for t, b in np.ndindex(reward.shape):
+        longest = _episode_end(ended, t, b) - t + 1
+        g = [n_step_return(reward, next_value, terminated, truncated, gamma, n, t, b) for n in range(1, longest + 1)]
+        target[t, b] = (1 - lam) * sum(lam ** (n - 1) * g[n - 1] for n in range(1, longest))
+        target[t, b] += lam ** (longest - 1) * g[-1]
+    return target
+
+
+def ppo_clip(ratio, advantage, epsilon):
+    """Schulman et al. 2017, figure 1, case by case, negated. Scalars."""
+    if advantage >= 0:
+        return -advantage * min(ratio, 1 + epsilon)
+    return -advantage * max(ratio, 1 - epsilon)
+
+
+def clipped_value(value, old, target, epsilon):
+    """Scalars."""
+    near = min(max(value, old - epsilon), old + epsilon)
+    return max((value - target) ** 2, (near - target) ** 2) / 2
+
+
+def welford(samples):
+    """Welford 1962, one sample at a time, [n, ...] -> (mean, population variance)."""
+    mean, m2 = np.zeros(samples.shape[1:]), np.zeros(samples.shape[1:])
+    for k, x in enumerate(samples.astype(np.float64), start=1):
+        delta = x - mean
+        mean = mean + delta / k
+        m2 = m2 + delta * (x - mean)
+    return mean, m2 / len(samples)
+
+
+def discounted_sums(reward, done, gamma):
+    """OpenAI Baselines, VecNormalize.step_wait: ret = ret * gamma + rews; (statistics of ret); ret[news] = 0."""
+    ret, seen = np.zeros(reward.shape[1:]), []
+    for r, news in zip(reward, done):
+        ret = ret * gamma + r
+        seen.append(ret.copy())
+        ret[news] = 0.0
+    return np.stack(seen), ret
+
+
+def clip_gradient(grads, limit):
+    """Pascanu et al. 2013, algorithm 1, over a list of arrays."""
+    norm = np.sqrt(sum((g**2).sum() for g in grads))
+    return [g * limit / norm if norm > limit else g for g in grads]
+
+
+def adam(params, gradients, learning_rate, limit, eps, b1=0.9, b2=0.999):
+    """Kingma and Ba 2015, algorithm 1, after the clip. params: list of arrays; gradients: list of such lists."""
+    m, v = [0 * p for p in params], [0 * p for p in params]
+    for t, grads in enumerate(gradients, start=1):
+        for i, g in enumerate(clip_gradient(grads, limit)):
+            m[i] = b1 * m[i] + (1 - b1) * g
+            v[i] = b2 * v[i] + (1 - b2) * g**2
+            params[i] = params[i] - learning_rate * (m[i] / (1 - b1**t)) / (np.sqrt(v[i] / (1 - b2**t)) + eps)
+    return params
+
+
+def rmsprop(params, gradients, learning_rate, limit, eps, decay, start):
+    """TensorFlow 1's RMSPropOptimizer after the clip: eps inside the root."""
+    ms = [0 * p + start for p in params]
+    for grads in gradients:
+        for i, g in enumerate(clip_gradient(grads, limit)):
+            ms[i] = decay * ms[i] + (1 - decay) * g**2
+            params[i] = params[i] - learning_rate * g / np.sqrt(ms[i] + eps)
+    return params
+
+
+def categorical(logits, legal):
+    """(probabilities, entropy in nats) of the legal choices alone; a vector of logits."""
+    weights = np.exp(np.where(legal, logits - logits[legal].max(), -np.inf))
+    p = weights / weights.sum()
+    return p, -sum(q * np.log(q) for q in p if q > 0)
