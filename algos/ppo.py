@@ -20,7 +20,7 @@ import optax
 
 from envs_jax import spaces
 from jaxrl.blocks import normalize
-from jaxrl.blocks.losses import approx_kl, clipped_value, explained_variance, ppo_clip
+from jaxrl.blocks.losses import approx_kl, clip_fraction, clipped_value, explained_variance, ppo_clip, standardize
 from jaxrl.blocks.minibatch import sgd
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
 from jaxrl.blocks.optim import adam
@@ -121,7 +121,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     def loss(params, hyper, epsilon, carry0, inputs, action, log_prob, value, advantage, target):
         policy, new_value = network.both(params, carry0, inputs)
         if config.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = standardize(advantage)
         log_ratio = policy.log_prob(action) - log_prob
         policy_loss = ppo_clip(log_ratio, advantage, epsilon=epsilon).mean()
         if config.clip_value:
@@ -133,7 +133,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         return total, {
             "loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
             "approx_kl": approx_kl(log_ratio).mean(),
-            "clip_fraction": jnp.mean(jnp.abs(jnp.exp(log_ratio) - 1.0) > epsilon, dtype=jnp.float32)}
+            "clip_fraction": clip_fraction(log_ratio, epsilon=epsilon).mean()}
 
     def learn(state, hyper, batch: Trajectory, progress, key):
         reward, reward_scale = batch.reward, state.reward

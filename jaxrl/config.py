@@ -25,6 +25,7 @@ __all__ = ["EnvConfig", "Origin", "RunConfig", "Settings", "compose", "from_dict
 
 MAX_BYTES = 1 << 20      # of a config file
 
+
 def compose(overrides: Iterable[str] = ()) -> RunConfig:
     """`compose(["algo=ppo", "env=cartpole", "algo.gamma=0.9"])`; `config=FILE` takes a stored config in place of
     defaults and preset."""
@@ -104,12 +105,13 @@ def _base_of_file(values: dict[str, Item], problems: list[Problem], extend: bool
         if isinstance(base.get(key), str):
             base[key] = {"name": base[key]}
     if "preset" in values:
-        problems.append(Problem(f"preset={values['preset'].text} has no effect beside config=: "
+        problems.append(Problem(f"preset={values['preset'].value} has no effect beside config=: "
                                 "a stored config holds every value"))
-    if "algo" in values and values["algo"].value != base.get("algo", {}).get("name"):
-        problems.append(Problem(f"algo={values['algo'].text} does not fit config={values['config'].value}, which is for "
-                                f"{base.get('algo', {}).get('name')}. Leave one of them out"))
-    if "env" in values and values["env"].value != base.get("env", {}).get("name"):
+    names = {key: base[key].get("name") if isinstance(base.get(key), dict) else None for key in ("algo", "env")}
+    if "algo" in values and values["algo"].value != names["algo"]:
+        problems.append(Problem(f"algo={values['algo'].value} does not fit config={values['config'].value}, "
+                                f"which is for {names['algo']}. Leave one of them out"))
+    if "env" in values and values["env"].value != names["env"]:
         base["env"] = {"name": values["env"].value}
     if "total_steps" in values and "schedule_steps" not in values and not extend:
         base["schedule_steps"] = None     # a new run of another length has schedules of its own
@@ -138,10 +140,9 @@ def load_yaml(path: str | Path) -> dict:
 
 def to_plain(config: RunConfig) -> dict[str, Any]:
     """The config as nested dicts of plain values: what is stored. `out` is left out: a run may be moved or repeated."""
-    agent = _listed(dataclasses.asdict(config.agent))
     return {
-        "algo": {"name": config.algo, **agent},
-        "env": {"name": config.env.name, "time_limit": config.env.time_limit, "params": _listed(dict(config.env.params))},
+        "algo": {"name": config.algo, **_listed(dataclasses.asdict(config.agent))},
+        "env": _listed({**vars(config.env), "params": dict(config.env.params)}),
         **dataclasses.asdict(config.settings), "out": None,
     }
 

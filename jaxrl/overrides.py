@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.errors import Problem
 
-TEXT_KEYS = {"algo", "env", "preset", "config", "out", "init_from", "device", "render"}   # names and paths, as they stand
+TEXT_KEYS = {"algo", "env", "preset", "config", "out", "init_from", "device"}   # names and paths: taken as they stand
 
 
 class Item(NamedTuple):

@@ -17,7 +17,8 @@ from jaxrl.settings import SETTINGS, TIME_LIMIT, EnvConfig, RunConfig, Settings
 PARAMS = "env.params."
 
 
-def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (), texts: Mapping[str, str] | None = None) -> RunConfig:
+def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
+         texts: Mapping[str, str | None] | None = None) -> RunConfig:
     """Raises UserError with `problems` and all that is found. `texts`: key -> what the user typed, for the messages."""
     problems, texts, flat = list(problems), texts or {}, flatten(plain)
     algo = _name(flat, "algo", algorithms(), problems)
@@ -33,7 +34,7 @@ def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (), texts: Mapp
             good[key], problem = check(known[key], key, value, texts.get(key))
         elif key.startswith(PARAMS) and key[len(PARAMS):] in options:
             good[key], problem = check(_of_option(key[len(PARAMS):], options), key, value, texts.get(key))
-        elif not (key.startswith("algo.") and algo is None or key.startswith("env.") and env is None):
+        elif not key.startswith(tuple(f"{head}." for head, name in (("algo", algo), ("env", env)) if name is None)):
             problem = _unknown(key, known, options, algo, env)
         problems += [problem] if problem else []
     if problems:
@@ -108,7 +109,8 @@ def _build(algo: str, env: str, good: Mapping[str, Any]) -> RunConfig:
     if problems:
         raise UserError(problems)
     settings = Settings(**{key: value for key, value in good.items() if key in SETTINGS})
-    return RunConfig(settings, algo, agent, EnvConfig(env, made.time_limit if limit == TIME_LIMIT.default else limit, params))
+    limit = made.time_limit if limit == TIME_LIMIT.default else limit
+    return RunConfig(settings, algo, agent, EnvConfig(env, limit, params))
 
 
 def _instance(default: Any, values: Mapping[str, Any]) -> Any:
@@ -132,5 +134,5 @@ def _problems(algo: str, env: str, agent: Any, env_spec: Any) -> list[Problem]:
 
 
 def _misfits(algo: str, env: str) -> list[Problem]:
-    """What is wrong with this algorithm in this environment whatever the settings: worth saying beside other mistakes."""
+    """What is wrong with this algorithm in this environment whatever the settings: said beside other mistakes."""
     return _problems(algo, env, algorithm(algo).config(), spec(*environment(env)))

@@ -7,6 +7,7 @@ fixed; types are left open, because `config.read` converts and checks values wit
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -39,12 +40,13 @@ def _composed(algo: str, env: str, preset: str) -> dict[str, Any]:
     import hydra
     from hydra.errors import HydraException
 
-    with hydra.initialize_config_module("jaxrl_configs", version_base=None):
+    with _hydra():
         name = preset_name(algo, env) if preset == "auto" else preset
         name = name if name in _presets() else "none"
         choice = "~experiment" if name == "none" else f"experiment={name}"
         try:
-            plain = OmegaConf.to_container(hydra.compose("config", [f"algo={algo}", f"env={env}", choice]), resolve=True)
+            made = hydra.compose("config", [f"algo={algo}", f"env={env}", choice])
+            plain = OmegaConf.to_container(made, resolve=True)
         except HydraException as error:
             raise UserError(f"preset {name}: {' '.join(str(error).split())}") from error
     return plain | {"preset": name}
@@ -52,10 +54,24 @@ def _composed(algo: str, env: str, preset: str) -> dict[str, Any]:
 
 def presets() -> list[str]:
     """Names of the tuned presets, configs/experiment/*.yaml."""
-    import hydra
-
-    with hydra.initialize_config_module("jaxrl_configs", version_base=None):
+    with _hydra():
         return _presets()
+
+
+@contextlib.contextmanager
+def _hydra():
+    """Hydra with our configs; a user's `@hydra.main` around it finds its own again."""
+    import hydra
+    from hydra import version
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer, base = GlobalHydra.instance().hydra, version.VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module("jaxrl_configs", version_base=None):
+            yield
+    finally:
+        GlobalHydra.instance().hydra, version.VersionBase.instance().version_base = outer, base
 
 
 def preset_name(algo: str, env: str) -> str:
@@ -68,7 +84,7 @@ def preset_of_script(preset: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return "none" if preset == "auto" else preset
+        return "none" if preset == "auto" else preset      # composed by other means: what was applied is in the values
     chosen = HydraConfig.get().runtime.choices.get("experiment")
     chosen = chosen if chosen in _presets() else "none"
     if preset not in ("auto", chosen):

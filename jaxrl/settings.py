@@ -21,7 +21,8 @@ class Settings:
     preset: str = static("auto", help="tuned values: auto (those of this algo and env, if there are any), none, a name")
     seed: int = static(0, low=0, high=2**32 - 1, help="random seed")
     num_seeds: int = static(1, low=1, help="independent learners trained side by side")
-    total_steps: int = static(500_000, low=1, high=10**15, help="environment steps per seed, rounded up to whole updates")
+    total_steps: int = static(500_000, low=1, high=10**15,
+                              help="environment steps per seed, rounded up to whole updates")
     schedule_steps: int | None = static(None, low=1, high=10**15, help="steps over which schedules run down; null: "
                                         "total_steps at first launch, kept when a run is extended")
     log_every: int | None = static(None, low=1, help="steps between rows of metrics.jsonl; null: chosen at launch")

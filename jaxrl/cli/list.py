@@ -94,10 +94,9 @@ def environment(name: str) -> list[str]:
     rows += [("agents", facts.agents)] if facts.agents else []
     rows += [("legal actions", "masked")] if facts.masked else []
     rows += [("global state", facts.state)] if facts.state is not None else []
-    options = registry.environment_options(name)
+    options = [(f"env.params.{key}", short(_plain(value))) for key, value in registry.environment_options(name).items()]
     return [f"{name}: {first_line(registry.environments()[name])}", "", *table(rows), "",
-            *(table([(f"env.params.{key}", short(_plain(value))) for key, value in options.items()], ("setting", "default"))
-              or ["  no parameters"])]
+            *(table(options, ("setting", "default")) if options else ["  no parameters"])]
 
 
 def _plain(value: Any) -> Any:
@@ -129,5 +128,6 @@ def preset_text(name: str) -> str:
 
 def reached(name: str) -> str | None:
     """The measured score of a preset, kept in a comment of its file: `# reached: ...`."""
-    lines = [line[len("# reached:"):].strip() for line in preset_text(name).splitlines() if line.startswith("# reached:")]
-    return lines[0] if lines else None
+    mark = "# reached:"
+    lines = [line for line in preset_text(name).splitlines() if line.startswith(mark)]
+    return lines[0].removeprefix(mark).strip() if lines else None

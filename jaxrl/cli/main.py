@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
 
 from jaxrl.errors import Interrupted, Problem, RunError, UserError
 from jaxrl.registry import nearest
@@ -26,16 +26,23 @@ COMMANDS = {   # name -> what it does; each is a module of this package with HEL
 def main(words: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit code: 0 done, 1 the run failed, 2 usage, config or input, 128+n signal n."""
     words = list(sys.argv[1:] if words is None else words)
+    _occupy_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")        # LANG=C must cost a character, not a run
+    code = _run(words)
+    lost = _flush("stdout")
+    if lost is not None and not isinstance(lost, BrokenPipeError):     # the reader of a pipe may have seen enough
+        say(f"error: stdout cannot be written ({lost.strerror or lost})")
+        code = code or 1
+    _flush("stderr")
+    return code
+
+
+def _run(words: list[str]) -> int:
     try:
-        code = _dispatch(words) or 0
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:                # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _dispatch(words) or 0
+    except BrokenPipeError:
         return 0
     except Interrupted as stop:
         return stop.exit_code
@@ -48,6 +55,28 @@ def main(words: Sequence[str] | None = None) -> int:
         return getattr(error, "exit_code", 1)
 
 
+def _flush(stream: str) -> OSError | None:
+    """Writes what is left; a stream that cannot take it is pointed at nothing, so that Python may end in peace."""
+    file = getattr(sys, stream)
+    try:
+        if file is not None and not file.closed:
+            file.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        return error
+    return None
+
+
+def _occupy_standard_files() -> None:
+    """Where stdin, stdout or stderr is closed, a file opened later would take its number, and what libraries print."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)     # takes the lowest free number: this one
+
+
 def _dispatch(words: list[str]) -> int | None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
@@ -58,7 +87,8 @@ def _dispatch(words: list[str]) -> int | None:
         return 0
     if command not in COMMANDS:
         near = nearest(command, COMMANDS)
-        raise UserError(f'unknown command "{command}".' + (f" Did you mean: {near}?" if near else "") + "   (jaxrl --help)")
+        hint = f" Did you mean: {near}?" if near else ""
+        raise UserError(f'unknown command "{command}".{hint}   (jaxrl --help)')
     module = importlib.import_module(f"jaxrl.cli.{command}")
     if any(word in ("-h", "--help") for word in rest):
         print(module.HELP.strip())
@@ -70,8 +100,8 @@ def _dispatch(words: list[str]) -> int | None:
 
 def overview() -> str:
     """What `jaxrl` alone prints."""
-    lines = ["jaxrl COMMAND [key=value ...]", "", "Reinforcement learning in JAX: environments and learners compiled together.",
-             ""]
+    lines = ["jaxrl COMMAND [key=value ...]", "",
+             "Reinforcement learning in JAX: environments and learners compiled together.", ""]
     lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
     lines += ["", "Examples:", "  jaxrl train algo=ppo env=cartpole", "  jaxrl list ppo", "",
               "Each command explains itself: jaxrl train --help"]
@@ -87,24 +117,22 @@ def report(error: Exception) -> None:
     if isinstance(error, UserError | RunError):
         problems = error.problems
     else:
-        text = " ".join(str(error).split())
-        problems = [Problem(f"{type(error).__name__}: {text}"[:500], "Not expected here: debug=true shows where it comes from")]
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        problems = [Problem(text[:500], "Not expected here: debug=true shows where it comes from")]
     for message, hint in problems:
         say(f"error: {message}")
         if hint:
             say(f"       {hint}")
 
 
-def say(text: str, stream: Any = None) -> None:
-    """One line on stderr, whatever state it is in: closed, full, or without Unicode."""
-    stream = sys.stderr if stream is None else stream
+def say(text: str, stream: str = "stderr") -> None:
+    """One line on stderr (or "stdout"), whatever state that is in: closed, or on a full disk."""
+    stream = getattr(sys, stream)
     if stream is None:
         return
-    try:
+    with contextlib.suppress(OSError, ValueError):          # closed
         stream.write(text + "\n")
         stream.flush()
-    except (OSError, ValueError):          # closed
-        pass
 
 
 if __name__ == "__main__":

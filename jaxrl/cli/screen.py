@@ -6,8 +6,10 @@ may stop a run: a stream that is closed, full or knows only ASCII loses text, no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -77,10 +79,10 @@ class Screen:
     def result(self, summary: Mapping[str, Any], run_folder: Path) -> None:
         self.close()
         if self.json:
-            say(_summary_text(summary, Path(run_folder)), sys.stdout)
+            say(_summary_text(summary, Path(run_folder)), "stdout")
             return
         for line in result_lines(summary, Path(run_folder), self.episodes):
-            say(line, sys.stdout)
+            say(line, "stdout")
 
     # ---------------------------------------------------------------- the live line
 
@@ -101,10 +103,10 @@ def progress_line(step: int, total: int, steps_per_second: float, returns: np.nd
                   unicode: bool = True) -> str:
     """step/total, steps/s, return mean ± CI over seeds, elapsed, ETA."""
     done = min(step / max(total, 1), 1.0)
-    left = elapsed * (1 - done) / done if 0 < done else math.nan
+    left = elapsed * (1 - done) / done if done > 0 else math.nan
     eta = duration(left) if math.isfinite(left) else "?"
-    return (f"  {step:,} / {total:,}  {done:4.0%}   {rate(steps_per_second)} steps/s   "
-            f"return {mean_text(returns, unicode)}   {duration(elapsed)}, {eta} left")
+    return (f"  {step:,}/{total:,} {done:4.0%}  {rate(steps_per_second)} steps/s  "
+            f"return {mean_text(returns, unicode)}  {duration(elapsed)}, ETA {eta}")
 
 
 def mean_text(returns: np.ndarray | None, unicode: bool = True) -> str:
@@ -115,13 +117,14 @@ def mean_text(returns: np.ndarray | None, unicode: bool = True) -> str:
         return "-"
     if values.size == 1:
         return number(values.mean())
-    half = _student(values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return f"{number(values.mean())} {'±' if unicode else '+-'} {number(half)}"
+    mean, half = float(values.mean()), _student(values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    return f"{number(mean)} {'±' if unicode else '+-'} {number(half, like=mean)}"
 
 
-def number(x: float) -> str:
-    """A return: 498.7, 0.123, -1,234."""
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.3f}"
+def number(x: float, like: float | None = None) -> str:
+    """A return: 498.7, 0.123, -1,234; with as many decimals as `like` has."""
+    size = abs(x if like is None else like)
+    return f"{x:,.{0 if size >= 1000 else 1 if size >= 10 else 3}f}"
 
 
 def result_lines(summary: Mapping[str, Any], run: Path, episodes: int | None = None) -> list[str]:
@@ -129,10 +132,12 @@ def result_lines(summary: Mapping[str, Any], run: Path, episodes: int | None = N
     seeds, steps = summary["num_seeds"], summary["total_steps"]
     returns = [r for r in summary.get("eval_returns") or [] if r is not None]
     if returns:
+        iqm = summary.get("eval_iqm")            # what the interval is of; over less than four seeds it is the mean
+        mean = float(np.mean(returns)) if iqm is None else iqm
         low, high = (summary.get("eval_ci95") or [None, None])[:2]
-        interval = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+        interval = f" [{number(low, mean)}, {number(high, mean)}]" if low is not None and high is not None else ""
         count = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f" x {episodes} episodes" if episodes else "")
-        score = f"return {number(float(np.mean(returns)))}{interval}  ({count})   "
+        score = f"return {number(mean)}{interval}  ({count})   "
     else:
         score = ""
     speed = f"{rate(summary.get('steps_per_second') or 0)} steps/s, compile {summary.get('compile_seconds') or 0:.1f} s"
@@ -170,8 +175,6 @@ def _summary_text(summary: Mapping[str, Any], run: Path) -> str:
 
 
 def _is_terminal(stream: Any) -> bool:
-    import os
-
     try:
         return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     except ValueError:                        # closed
@@ -184,7 +187,5 @@ def _unicode(stream: Any) -> bool:
 
 def _harmless(draw: Callable[[], Any]) -> None:
     """Drawing is not worth a run: a terminal may go away or refuse a character."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         draw()
-    except (OSError, ValueError):
-        pass

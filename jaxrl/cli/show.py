@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from jaxrl import config
+from jaxrl.check import short
+from jaxrl.cli.list import reached
+from jaxrl.cli.text import table
+from jaxrl.config import Origin
+from jaxrl.errors import UserError
+from jaxrl.run import folder
 
 HELP = """
 jaxrl show algo=NAME env=NAME [key=value ...]
@@ -16,6 +22,8 @@ Examples:
   jaxrl show runs/cartpole-ppo-20260101-120000-abcd
 """
 
+ENDED = ("status", "error", "total_steps", "seconds", "eval_iqm", "eval_ci95", "best_step")     # of summary.json
+
 
 def run(words: list[str]) -> None:
     if words and "=" not in words[0]:
@@ -27,9 +35,6 @@ def run(words: list[str]) -> None:
 
 def of_config(words: list[str]) -> list[str]:
     """The values of a run that is not yet made."""
-    from jaxrl import config
-    from jaxrl.cli.list import reached
-
     rows = config.origins(words)
     preset = next(row.value for row in rows if row.key == "preset")
     score = reached(preset)
@@ -39,10 +44,6 @@ def of_config(words: list[str]) -> list[str]:
 
 def of_run(path: str, words: list[str]) -> list[str]:
     """The values of a stored run, how it was made, how it ended."""
-    from jaxrl import config
-    from jaxrl.errors import UserError
-    from jaxrl.run import folder
-
     if words:
         raise UserError(f'"{words[0]}" is one word too many: jaxrl show RUN takes no settings')
     run = folder.open_run(path)
@@ -53,23 +54,17 @@ def of_run(path: str, words: list[str]) -> list[str]:
     facts = {
         "command": made.get("command"),
         "started": made.get("started"),
-        "device": made.get("device"),
+        "device": "  ".join(f"{key} {value}" for key, value in (made.get("device") or {}).items()),
         "commit": git.get("commit") and git["commit"] + (" (with changes)" if git.get("changed") else ""),
         "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
         **{f"resumed {i + 1}": f"{again.get('started')}  {again.get('command')}"
            for i, again in enumerate(made.get("resumed") or [])},
     }
     summary = folder.read_summary(run) or {"status": "running, or ended without a word"}
-    from jaxrl.check import short
-    from jaxrl.cli.text import table
-
-    ended = {key: short(summary[key]) for key in ("status", "error", "total_steps", "seconds", "eval_iqm", "eval_ci95", "best_step")
-             if summary.get(key) is not None}
-    return [str(Path(run)), *table((key, value) for key, value in {**facts, **ended}.items() if value), "", *_table(rows)]
+    facts |= {key: short(summary[key]) for key in ENDED if summary.get(key) is not None}
+    return [str(run), *table((key, value) for key, value in facts.items() if value), "", *_table(rows)]
 
 
-def _table(rows) -> list[str]:
-    from jaxrl.check import short
-    from jaxrl.cli.text import table
-
-    return table([(row.key, short(row.value), row.origin, row.help) for row in rows], ("setting", "value", "origin", ""))
+def _table(rows: list[Origin]) -> list[str]:
+    head = ("setting", "value", "origin", "")
+    return table([(row.key, short(row.value), row.origin, row.help) for row in rows], head)

@@ -10,18 +10,20 @@ import jax.numpy as jnp
 from envs_jax.vector import VectorEnv
 from jaxrl.types import Agent, Metrics, Progress, TrainState, Trajectory
 
-# What is looked at for numbers that are not finite, in this order; metrics["nonfinite"] is the place of the first, plus 1.
-WATCHED = ("observation", "reward", "loss", "parameters")
-
 
 class OnPolicy:
     """A Runner (jaxrl.types) for one learner; pure functions, to be jitted, vmapped and donated by the caller."""
 
-    watched = WATCHED
-
     def __init__(self, agent: Agent, env: VectorEnv, params: Any, rollout_length: int):
         self.agent, self.env, self.params, self.rollout_length = agent, env, params, rollout_length
         self.steps_per_update = rollout_length * env.num_envs
+
+    def watched(self, metrics: Metrics) -> list[str]:
+        """What is looked at for numbers that are not finite; `metrics["nonfinite"]` is 1 + the place of the first, or 0.
+
+        A learner reports its loss and the norm of its gradients: while these are finite, so are its parameters.
+        """
+        return ["observation", "reward", *sorted(metrics, key=lambda name: (name != "loss", name))]
 
     def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState:
         """A fresh learner whose schedules end after `schedule` updates."""
@@ -63,7 +65,12 @@ class OnPolicy:
         agent, metrics, _ = self.agent.learn(state.agent, state.hyper, batch, progress, learn_key)
         done = state.progress._replace(update=state.progress.update + 1)
         new = state._replace(agent=agent, env=env, carry=carry, key=key, progress=done)
-        return new, Sums(metrics, jnp.ones(()), *episodes, nonfinite(batch, metrics, agent))
+        return new, Sums(metrics, jnp.ones(()), *episodes, self._nonfinite(batch, metrics))
+
+    def _nonfinite(self, batch: Trajectory, metrics: Metrics) -> jax.Array:
+        learner = jnp.stack([metrics[name] for name in self.watched(metrics)[2:]])
+        finite = jnp.concatenate([jnp.stack([_finite(batch.input.obs), _finite(batch.reward)]), jnp.isfinite(learner)])
+        return jnp.where(finite.all(), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
 
     def rollout(self, state: TrainState, progress: jax.Array, key: jax.Array):
         """-> (environment state, carry, Trajectory [T, N], (episodes, sum of returns, sum of lengths) that ended)."""
@@ -95,13 +102,6 @@ class Sums(NamedTuple):
     returns: jax.Array
     lengths: jax.Array
     nonfinite: jax.Array
-
-
-def nonfinite(batch: Trajectory, metrics: Metrics, agent: Any) -> jax.Array:
-    """0 if all is finite, else 1 + the place in WATCHED of the first thing that is not."""
-    groups = (batch.input.obs, batch.reward, metrics, agent)
-    bad = jnp.stack([~_finite(tree) for tree in groups])
-    return jnp.where(bad.any(), 1 + jnp.argmax(bad), 0).astype(jnp.int32)
 
 
 def _finite(tree: Any) -> jax.Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from jaxrl import backend
 from jaxrl.types import Metrics, Runner, TrainState
 
 Population = list            # one TrainState per block, each on its device, leaves [block, ...]
@@ -39,7 +40,8 @@ class Members:
         self.devices = [devices[b % len(devices)] for b in range(self.blocks)]
         self.steps_per_update = runner.steps_per_update
         self.compile_seconds = 0.0
-        self._programs: dict[tuple, Any] = {}
+        self._programs: dict[tuple[str, jax.Device], Future] = {}
+        self._threads = ThreadPoolExecutor(backend.cores())
         self._init = jax.jit(self._over_members(runner.init, (0, 0, None)))
         self._advance = jax.jit(self._over_members(runner.advance, (0, None)), donate_argnums=0)
         self._evaluate = evaluate and jax.jit(self._over_members(evaluate, (0, 0)))
@@ -54,10 +56,10 @@ class Members:
     # ---------------------------------------------------------------- the population
 
     def init(self, keys: jax.Array, hyper: Any, schedule: int) -> Population:
-        """Fresh members from `keys` [count] and `hyper` (leaves [count])."""
-        schedule = jnp.asarray(schedule, jnp.int32)
-        return [self._call("init", self._init, device, key, value, schedule)
-                for device, key, value in self._deal((keys, hyper))]
+        """Fresh members from `keys` [count] and `hyper` (leaves [count]); all made on the first device, once compiled."""
+        first, schedule = self.devices[0], jnp.asarray(schedule, jnp.int32)
+        return [jax.device_put(self._call("init", self._init, first, *parts, schedule), device)
+                for device, parts in self._deal((keys, hyper))]
 
     def advance(self, population: Population, updates: int) -> tuple[Population, Metrics]:
         """`updates` updates of every member; the old population is given up. Metrics are NumPy arrays [count]."""
@@ -69,14 +71,19 @@ class Members:
     def evaluate(self, population: Population, keys: jax.Array) -> np.ndarray:
         """Greedy returns [count, episodes], with `keys` [count]."""
         return self._collect([self._call("evaluate", self._evaluate, device, state.agent, key)
-                              for (device, key), state in zip(self._deal(keys, True), population)])
+                              for (device, key), state in zip(self._deal(keys), population)])
 
-    def compile(self, population: Population) -> None:
-        """Compile `advance` for every device at once, so that the first chunk runs at full speed."""
+    def compile(self, population: Population, keys: jax.Array) -> None:
+        """Compile `advance` on every device, and begin to compile `evaluate`, which is not waited for until it is used."""
+        start = time.perf_counter()
+        states = dict(zip(self.devices, population))
         updates = jnp.asarray(1, jnp.int32)
-        jobs = {device: (self._advance, device, (state, updates))
-                for device, state in zip(self.devices, population)}
-        self._compile([("advance", *job) for job in jobs.values()])
+        needed = [self._program("advance", self._advance, device, state, updates) for device, state in states.items()]
+        for device, key in dict(self._deal(keys)).items():
+            self._program("evaluate", self._evaluate, device, states[device].agent, key)
+        for program in needed:
+            program.result()
+        self.compile_seconds += time.perf_counter() - start
 
     def to_host(self, population: Population) -> TrainState:
         """The real members as one TrainState of arrays [count, ...] on the first device's host."""
@@ -85,7 +92,7 @@ class Members:
         return jax.tree.map(_like_key, population[0], merged)
 
     def from_host(self, state: TrainState) -> Population:
-        return [block for _, block in self._deal(state, True)]
+        return [block for _, block in self._deal(state)]
 
     def template(self, keys: jax.Array, hyper: Any) -> TrainState:
         """Shapes and dtypes of `to_host`, without computing anything."""
@@ -94,35 +101,29 @@ class Members:
 
     # ---------------------------------------------------------------- blocks and devices
 
-    def _deal(self, tree: Any, whole: bool = False):
-        """Cut leaves [count, ...] into blocks on their devices; yields (device, *parts), or (device, tree) if `whole`."""
+    def _deal(self, tree: Any):
+        """Cut leaves [count, ...] into blocks on their devices: pairs (device, tree of leaves [block, ...])."""
         index = np.minimum(np.arange(self.blocks * self.size), self.count - 1).reshape(self.blocks, self.size)
         for device, rows in zip(self.devices, index):
-            part = jax.device_put(jax.tree.map(lambda x: x[rows], tree), device)
-            yield (device, part) if whole else (device, *part)
+            yield device, jax.device_put(jax.tree.map(lambda x, rows=rows: x[rows], tree), device)
 
     def _collect(self, blocks: list) -> Any:
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x])[: self.count], *blocks)
 
     def _call(self, name: str, function: Callable, device: jax.Device, *args: Any) -> Any:
-        if (name, device) not in self._programs:
-            self._compile([(name, function, device, args)])
         args = jax.device_put(args, device)
-        return self._programs[name, device](*args)
-
-    def _compile(self, jobs: list[tuple]) -> None:
-        """Compile (name, function, device, arguments), all at once: XLA works outside Python's lock."""
         start = time.perf_counter()
-
-        def place(x, device):
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SingleDeviceSharding(device))
-
-        lowered = [((name, device), function.lower(*jax.tree.map(lambda x, d=device: place(x, d), args)))
-                   for name, function, device, args in jobs]
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            compiled = pool.map(lambda job: job[1].compile(), lowered)
-            self._programs.update(zip([name for name, _ in lowered], compiled))
+        program = self._program(name, function, device, *args).result()
         self.compile_seconds += time.perf_counter() - start
+        return program(*args)
+
+    def _program(self, name: str, function: Callable, device: jax.Device, *args: Any) -> Future:
+        """`function` compiled for arguments like these on `device`, in a thread: XLA works outside Python's lock."""
+        if (name, device) not in self._programs:
+            place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=SingleDeviceSharding(device))
+            lowered = function.lower(*jax.tree.map(place, args))
+            self._programs[name, device] = self._threads.submit(lowered.compile)
+        return self._programs[name, device]
 
 
 def _key_data(x: Any) -> Any:

@@ -64,7 +64,7 @@ def save(run: Path | str, step: int, arrays: dict[str, np.ndarray], meta: dict[s
             sync_directory(run)
         _clean(directory)
         temporary.mkdir()
-        manifest = _write(temporary, step, arrays, meta, score)
+        manifest = _write(temporary, directory / str(step), arrays, meta, score)
         _publish(temporary, directory / str(step), manifest)
         _prune(run, step, keep)
     except OSError as error:
@@ -75,8 +75,8 @@ def save(run: Path | str, step: int, arrays: dict[str, np.ndarray], meta: dict[s
     return directory / str(step)
 
 
-def _write(temporary: Path, step: int, arrays: dict[str, np.ndarray], meta: dict, score: float | None) -> bytes:
-    """Both files of a checkpoint, fsynced; returns the manifest's bytes."""
+def _write(temporary: Path, final: Path, arrays: dict[str, np.ndarray], meta: dict, score: float | None) -> bytes:
+    """Both files of the checkpoint that will be `final`, fsynced; returns the manifest's bytes."""
     total, size, described = hashlib.sha256(), 0, {}
 
     def stream() -> Iterator[bytes | memoryview]:
@@ -95,15 +95,25 @@ def _write(temporary: Path, step: int, arrays: dict[str, np.ndarray], meta: dict
             described[name] = {"dtype": str(array.dtype), "shape": list(array.shape), "sha256": digest.hexdigest()}
 
     write_new(temporary / STATE, stream())
-    if score is not None and not math.isfinite(score):
-        score = None
+    if score is None:
+        score = _score_of(final, described)
     manifest = _encode({
-        "format": FORMATS[1], "step": step, "score": None if score is None else float(score), "meta": meta,
+        "format": FORMATS[1], "step": int(final.name), "meta": meta,
+        "score": float(score) if score is not None and math.isfinite(score) else None,
         "files": {STATE: {"bytes": size, "sha256": total.hexdigest()}}, "arrays": described,
     })
     write_new(temporary / MANIFEST, [manifest])
     sync_directory(temporary)
     return manifest
+
+
+def _score_of(final: Path, described: dict[str, Any]) -> float | None:
+    """The score that the same arrays got before: a run that is resumed and stopped at once saves them again."""
+    with contextlib.suppress(Damaged, OSError, UserError):
+        found = _manifest(final)
+        if found["arrays"] == described:
+            return found["score"]
+    return None
 
 
 def _encode(body: dict) -> bytes:
@@ -219,7 +229,7 @@ def load(run: Path | str, step: int | str | None = None, *, only: str = "",
     verified. first: the step at which the first checkpoint is due, for the error of a run that has none.
     Raises UserError: no checkpoint, no such step, another format, damage (it names the last good step).
     """
-    run = Path(run)
+    run, asked = Path(run), step
     published = _published(run)
     if not published:
         when = f" at step {first:,}" if first else ""
@@ -236,6 +246,8 @@ def load(run: Path | str, step: int | str | None = None, *, only: str = "",
     try:
         return _load(run, published[step], lambda name: name.startswith(only))
     except (Damaged, OSError) as error:
+        if step not in _published(run):          # a writer removed it meanwhile
+            return load(run, asked, only=only, first=first)
         reason = error if isinstance(error, Damaged) else f"{error.strerror or error}"
         raise UserError(f"checkpoint {step} of {shown(run)} is damaged ({reason}).", _way_out(run, step)) from None
 

@@ -30,6 +30,7 @@ from jaxrl.settings import RunConfig
 from jaxrl.types import TrainState
 
 TRAIN, PERIODIC, FINAL = range(3)                 # key streams: learning, evaluations of a run, `jaxrl eval`
+EPISODES = ("episodes", "return_mean", "length_mean")      # metrics of the driver; the others are the learner's
 RESUMABLE = {"total_steps", "stop_return", "keep", "eval_episodes", "device", "num_devices", "quiet", "json", "debug",
              "profile"}                           # what may change when a run goes on
 
@@ -172,7 +173,7 @@ class Session:
         elif count != {self.members.count}:
             raise UserError(f"init_from={parent} has {max(count)} seeds, this run has {self.members.count}. "
                             f"Use num_seeds={max(count)}")
-        agent = checkpoint.unflatten(state.agent, {n.removeprefix("agent/"): x for n, x in arrays.items()})
+        agent = checkpoint.unflatten(state.agent, arrays, prefix="agent")
         self.population = self.members.from_host(state._replace(agent=agent))
 
     def restore(self, arrays: dict[str, np.ndarray], *, rewind: bool) -> None:
@@ -181,10 +182,10 @@ class Session:
         template = self.members.template(member_keys(s.seed, s.num_seeds, TRAIN), spread(self.config))
         state: TrainState = checkpoint.unflatten(template, arrays)
         self.population = self.members.from_host(state)
+        if rewind:               # before the rows are cut: no checkpoint may count rows that are gone
+            checkpoint.discard_after(self.run, self.meta["step"])
         for rows, name in ((self.metrics, "metric_rows"), (self.evals, "eval_rows")):
             rows.truncate_to(self.meta[name])
-        if rewind:
-            checkpoint.discard_after(self.run, self.meta["step"])
         self.history = metrics.read(self.run)
         self.seconds = self.history[-1]["seconds"] if self.history else 0.0
         for seed in np.flatnonzero(~np.asarray(state.alive)):
@@ -220,7 +221,8 @@ class Session:
             raise RunError(next(iter(self.diverged.values())), self._advice())
 
     def _chunks(self, signals: Signals) -> str:
-        self.members.compile(self.population)
+        s = self.config.settings
+        self.members.compile(self.population, member_keys(s.seed, s.num_seeds, PERIODIC))
         self.began = time.perf_counter()
         compiled = self.members.compile_seconds
         score = None
@@ -261,16 +263,17 @@ class Session:
         self.tensorboard.metrics(row)
         for seed in np.flatnonzero(bad):
             if int(seed) not in self.diverged:
-                self._note_divergence(int(seed), int(bad[seed]))
+                names = self.learner.runner.watched([n for n in values if n not in EPISODES])
+                self._note_divergence(int(seed), names[bad[seed] - 1])
         self.reporter.progress(step, self.plan.total * m.steps_per_update, rate,
                                values["return_mean"] if np.any(values["episodes"]) else None, elapsed)
 
-    def _note_divergence(self, seed: int, code: int) -> None:
+    def _note_divergence(self, seed: int, what: str) -> None:
         block, place = divmod(seed, self.members.size)
         at = (int(self.population[block].progress.update[place]) + 1) * self.members.steps_per_update
         who = f"seed {seed + 1} of {self.members.count}"
         going = "; the others go on" if len(self.diverged) + 1 < self.members.count else ""
-        text = f"training diverged: {self.learner.runner.watched[code - 1]} is not finite at step {at:,} ({who}{going})."
+        text = f"training diverged: {what} is not finite at step {at:,} ({who}{going})."
         self.diverged[seed] = f"{text} State before it is saved."
         self.reporter.note(f"{text} {self._advice()}")
 

@@ -11,13 +11,15 @@ import envs_jax
 from envs_jax import spaces
 from tests.envs_jax.cases import CASES, case_id, random_actions, rollout
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 BATCH, STEPS = 2, 40
 
 
 class Case(NamedTuple):
     env: Any
     params: Any
-    episodes: tuple      # (obs, action, reward, terminated, truncated, info) [BATCH, T, ...], T up to the longest episode
+    episodes: tuple      # (obs, action, reward, terminated, truncated, info) [BATCH, T, ...]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
@@ -70,8 +72,8 @@ def test_space_contains_observations_until_the_end(case):
             assert jax.tree.map(lambda x: x.dtype, one) == jax.tree.map(lambda s: s.dtype, space)
 
 
-def test_single_equals_batch_and_params_may_differ(case):
-    """One environment alone, and a batch of them each with its own parameters, do the same to 1e-5."""
+def test_same_key_same_bits_and_single_equals_batch(case):
+    """One environment alone, and a batch of them each with parameters of its own, do the same to 1e-5."""
     env, params, _ = case
     keys, actions = jax.random.split(jax.random.key(3), 3), random_actions(env, params, (3,))
 
@@ -80,21 +82,12 @@ def test_single_equals_batch_and_params_may_differ(case):
         return obs, env.step(key, state, action, params)
 
     alone = jax.jit(episode)
-    want = [alone(key, action, params) for key, action in zip(keys, actions)]
+    want, again = ([alone(key, action, params) for key, action in zip(keys, actions)] for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, want, again)
     want = jax.tree.map(lambda *leaves: np.stack(leaves), *want)
     many = jax.tree.map(lambda x: np.full(3, x, np.float32), params)
     got = jax.jit(jax.vmap(episode))(keys, actions, many)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
-
-
-def test_same_key_same_bits(case):
-    step = jax.jit(case.env.step)
-    key, action = jax.random.key(7), random_actions(case.env, case.params, ())
-    results = []
-    for _ in range(2):
-        _, state = case.env.reset(key, case.params)
-        results.append(step(key, state, action, case.params))
-    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_only_a_time_limit_truncates(case):

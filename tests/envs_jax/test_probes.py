@@ -12,6 +12,8 @@ from envs_jax.probe.two_step import TwoStepGame
 from envs_jax.probe.values import ProbeState
 from tests.envs_jax.cases import CONTINUOUS, case_id, rollout
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 GAMMA = 0.9
 
@@ -31,7 +33,7 @@ def best_policy(env):
     if env.best_actions is None:
         return lambda obs, state: jnp.zeros((1,)) if env.continuous else jnp.int32(0)
     known, answers = jnp.asarray(env.observations), jnp.asarray(env.best_actions)
-    return lambda obs, state: answers[jnp.argmin(jnp.abs(known - obs).sum(1))]
+    return lambda obs, state: answers[jnp.argmin(jnp.abs(known - obs[None]).sum(1))]
 
 
 def discounted_returns(obs, reward, terminated, gamma):
@@ -66,7 +68,11 @@ def test_the_best_action_is_the_only_one(case):
     else:
         actions = np.array(list(itertools.product(*map(range, getattr(env, "nvec", (2,))))), np.int32)
         actions = actions if hasattr(env, "nvec") else actions[:, 0]
-    earn = lambda key, action: (lambda obs, state: (obs, env.step(key, state, action, params)[2]))(*env.reset(key, params))
+
+    def earn(key, action):
+        obs, state = env.reset(key, params)
+        return obs, env.step(key, state, action, params)[2]
+
     every = jax.jit(jax.vmap(jax.vmap(earn, (None, 0)), (0, None)))
     obs, reward = map(np.asarray, every(jax.random.split(KEY, 32), actions))       # [starts, actions, ...]
     if env.best_actions is None:

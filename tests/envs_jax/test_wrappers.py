@@ -19,6 +19,8 @@ from envs_jax.spaces import Box, Discrete
 from envs_jax.wrappers import ClipAction, EpisodeStatistics, TimeLimit, Wrapper
 from tests.envs_jax.cases import rollout
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 KEY = jax.random.key(0)
 
 

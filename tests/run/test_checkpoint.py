@@ -117,6 +117,28 @@ def test_saving_a_step_again_is_harmless(run):
     assert [entry.name for entry in (run / "checkpoints").iterdir()] == ["3"]
 
 
+def test_a_score_stays_with_its_arrays(run):
+    checkpoint.save(run, 1, small(1), {"layout": 1}, score=5.0)
+    checkpoint.save(run, 1, small(1), {"layout": 2})          # resumed elsewhere and stopped at once
+    assert checkpoint.best(run) == (1, 5.0)
+    assert checkpoint.load(run)[1] == {"layout": 2, "step": 1, "score": 5.0}
+    checkpoint.save(run, 1, small(2), {"layout": 2})
+    assert checkpoint.best(run) is None
+
+
+def test_a_checkpoint_removed_while_it_is_read_gives_way_to_the_next(run, monkeypatch):
+    checkpoint.save(run, 1, small(1), {})
+    real = checkpoint._load
+
+    def overtaken(run_, path, want):
+        if path.name == "1":
+            checkpoint.save(run, 2, small(2), {}, keep=0)
+        return real(run_, path, want)
+
+    monkeypatch.setattr(checkpoint, "_load", overtaken)
+    assert checkpoint.load(run)[1]["step"] == 2
+
+
 def test_a_step_is_found_between_the_two_renames_that_replace_it(run):
     path = checkpoint.save(run, 3, small(1), {})
     path.rename(path.with_name("3.old"))

@@ -1,0 +1,69 @@
+"""jaxrl eval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HELP = """
+jaxrl eval RUN [episodes=100] [step=N|best] [device=auto] [num_devices=N] [json=true]
+
+Plays the greedy policy of a checkpoint (the last one, a step, or the best) from starts that training never saw: the
+interquartile mean of the returns with its 95 % confidence interval (over seeds; of one seed, over episodes), and the
+mean of each seed.
+
+Examples:
+  jaxrl eval runs/cartpole-ppo-20260101-120000-abcd
+  jaxrl eval runs/cartpole-ppo-20260101-120000-abcd episodes=1000 step=best
+"""
+
+
+def run(words: list[str]) -> None:
+    from jaxrl.cli.arguments import DEVICE, OUTPUT, of_run
+    from jaxrl.declare import Declaration
+
+    best = [word for word in words if word == "step=best"]
+    path, values = of_run("eval", [word for word in words if word not in best], {
+        "episodes": Declaration("episodes", int, 100, "static", "episodes per seed", low=1),
+        "step": Declaration("step", int | None, None, "static", "checkpoint: a step or best; null: the last", low=0),
+        **DEVICE, **OUTPUT})
+    from jaxrl.run import folder
+
+    folder.open_run(path)                         # says so before JAX starts
+    result = evaluate(path, values.get("episodes", 100), "best" if best else values.get("step"), values)
+    if values.get("json"):
+        import json
+
+        print(json.dumps(result))
+    else:
+        print("\n".join(lines_of(result)))
+
+
+def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str, Any]) -> dict[str, Any]:
+    """Plays; -> what is printed, as JSON data."""
+    from jaxrl import api, backend
+    from jaxrl.evaluate import bootstrap_ci, iqm
+    from jaxrl.run import checkpoint
+    from jaxrl.run.metrics import plain
+
+    backend.prepare(values.get("device", "auto"))
+    run = api.load(path)
+    returns = run.evaluate(episodes, step)
+    at = checkpoint.best(run.folder)[0] if step == "best" else checkpoint.last(run.folder) if step is None else step
+    seeds = returns.mean(axis=1)
+    return plain({"step": at, "episodes": episodes, "eval_iqm": iqm(seeds), "eval_ci95": bootstrap_ci(returns),
+                  "eval_returns": seeds, "returns": returns})
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    from jaxrl.cli.screen import number
+
+    seeds = result["eval_returns"]
+    low, high = result["eval_ci95"]
+    mean = result["eval_iqm"]
+    interval = "" if low is None else f" [{number(low, mean)}, {number(high, mean)}]"
+    mean = "-" if mean is None else number(mean)
+    lines = [f"  return {mean}{interval}  ({len(seeds)} seed{'s' if len(seeds) > 1 else ''} x {result['episodes']} "
+             f"episodes, checkpoint {result['step']:,})"]
+    if len(seeds) > 1:
+        lines.append("  seeds   " + "  ".join("-" if x is None else number(x) for x in seeds))
+    return lines

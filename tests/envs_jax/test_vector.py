@@ -1,0 +1,289 @@
+"""The vectoriser: what it reports of each step, and that its pool of starts is as good as resetting always."""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare, ks_2samp, kstest
+
+from envs_jax import ENVIRONMENTS, make
+from envs_jax.core import Environment
+from envs_jax.spaces import Box, Discrete
+from envs_jax.vector import VectorEnv
+from envs_jax.wrappers import EpisodeStatistics, TimeLimit
+from tests.envs_jax.cases import random_actions
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+def play(vector, params, init_key, step_keys, actions):
+    """Scan over step_keys [T] and actions [T, num_envs, ...] -> (first Input, environment states before each step,
+    TimeSteps), the latter two [T, ...]."""
+    state, first = vector.init(init_key, params)
+
+    def step(state, x):
+        after, out = vector.step(x[0], state, x[1])
+        return after, (state.env, out)
+
+    _, (states, out) = jax.lax.scan(step, state, (step_keys, actions))
+    return first, states, out
+
+
+def recorded(name, num_envs=6, steps=60, seed=0, settings=(), **options):
+    """(vector, params, actions, first Input, states, TimeSteps) of random play, as NumPy."""
+    env, params = make(name, **dict(settings)) if isinstance(name, str) else (name, ())
+    vector = VectorEnv(env, num_envs, **options)
+    actions = random_actions(env, params, (steps, num_envs), seed)
+    keys = jax.random.split(jax.random.key(seed), steps + 1)
+    run = jax.jit(lambda keys, actions: play(vector, params, keys[0], keys[1:], actions))
+    first, states, out = jax.tree.map(np.asarray, run(keys, actions))
+    return vector, params, np.asarray(actions), first, states, out
+
+
+def ended(out):
+    return out.terminated.reshape(*out.truncated.shape, -1).all(-1) | out.truncated
+
+
+def starts(first, out):
+    """Every first observation of an episode, [episodes, ...]."""
+    return np.concatenate([first.obs, out.input.obs[out.input.first]])
+
+
+RECORDS = {
+    "cartpole": {},
+    "pendulum": {"settings": {"time_limit": 7}},
+    "masked-bandit": {"settings": {"time_limit": 5}},
+    "repeat-previous": {"settings": {"time_limit": 9}, "group_size": 3},
+    "two-step": {},
+    "probe-discount": {"settings": {"continuous": True}, "group_size": 2},
+}
+
+
+@pytest.fixture(scope="module", params=RECORDS)
+def record(request):
+    return recorded(request.param, **RECORDS[request.param])
+
+
+def test_final_input_is_what_really_followed(record):
+    """Step the environment by hand from each recorded state (where the dynamics need no key)."""
+    vector, params, actions, _, states, out = record
+    if vector.num_groups > 1:
+        states = jax.tree.map(lambda x: x.reshape(x.shape[0], vector.num_envs, *x.shape[3:]), states)
+    step = lambda state, action: vector.env.step(jax.random.key(0), state, action, params)
+    obs, after, reward, terminated, truncated, _ = jax.jit(jax.vmap(jax.vmap(step)))(states, actions)
+    if vector.env.name not in ("MaskedBandit", "RepeatPrevious"):
+        np.testing.assert_allclose(out.final_input.obs, obs, rtol=1e-5, atol=1e-6)
+        if vector.env.global_state is not None:
+            per_env = jax.vmap(jax.vmap(lambda state: vector.env.global_state(state, params)))(after)
+            np.testing.assert_array_equal(out.final_input.state, per_env)
+    np.testing.assert_allclose(out.reward, reward, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(out.terminated, terminated)
+    np.testing.assert_array_equal(out.truncated, truncated)
+    assert ended(out).any()
+
+
+def test_first_and_previous(record):
+    vector, _, actions, first, _, out = record
+    done = ended(out)
+    assert first.first.all() and not np.any(first.prev_action) and not np.any(first.prev_reward)
+    np.testing.assert_array_equal(out.input.first, done)
+    assert not out.final_input.first.any()
+    np.testing.assert_array_equal(out.final_input.prev_action, actions)
+    np.testing.assert_array_equal(out.final_input.prev_reward, out.reward)
+    zeroed = lambda x: np.where(done.reshape(done.shape + (1,) * (x.ndim - 2)), 0, x)
+    np.testing.assert_array_equal(out.input.prev_action, zeroed(actions))
+    np.testing.assert_array_equal(out.input.prev_reward, zeroed(out.reward))
+    for inputs in (out.input, out.final_input):
+        np.testing.assert_array_equal(inputs.slot, np.tile(np.arange(vector.num_envs), (len(done), 1)))
+
+
+def test_input_differs_from_final_input_only_after_an_end(record):
+    _, _, _, _, _, out = record
+    done = ended(out)
+    for one, other in ((out.input.obs, out.final_input.obs), (out.input.mask, out.final_input.mask),
+                       (out.input.state, out.final_input.state)):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one[~done], other[~done])
+
+
+def test_episode_return_and_length_are_the_loop(record):
+    _, _, _, _, _, out = record
+    total, length = np.zeros_like(out.reward[0]), np.zeros(out.truncated.shape[1], int)
+    for t, done in enumerate(ended(out)):
+        total, length = total + out.reward[t], length + 1
+        np.testing.assert_allclose(out.episode_return[t], total, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(out.episode_length[t], length)
+        total[done], length[done] = 0, 0
+
+
+def test_masks_belong_to_the_observation_they_come_with():
+    _, _, actions, first, _, out = recorded("masked-bandit", num_envs=8, settings={"time_limit": 4})
+    masks = np.concatenate([first.mask[None], out.input.mask])[:-1]       # what the policy saw before each step
+    legal = np.take_along_axis(masks, actions[..., None], -1)[..., 0]
+    np.testing.assert_array_equal(out.reward == -1.0, ~legal)
+    assert out.final_input.mask.any(-1).all() and 0.3 < masks[..., -1].mean() < 0.7
+
+
+def test_agents_end_together():
+    _, _, actions, first, _, out = recorded("two-step", num_envs=5, steps=8)
+    assert first.obs.shape == (5, 2, 3) and first.state.shape == (5, 3) and first.prev_action.shape == (5, 2)
+    assert out.reward.shape == out.terminated.shape == out.episode_return.shape == (8, 5, 2)
+    np.testing.assert_array_equal(out.input.first.T, [[False, True] * 4] * 5)
+    np.testing.assert_array_equal(out.final_input.state.argmax(-1)[::2], 1 + actions[::2, :, 0])
+    assert np.all(out.input.state.argmax(-1)[1::2] == 0) and np.all(out.final_input.state.argmax(-1)[1::2] != 0)
+
+
+# -------------------------------------------------------------------- the pool of starts
+
+
+POOLS = [{"pool_size": 8}, {"group_size": 4, "pool_size": 5}, {"reset": "always"}]
+
+
+@functools.cache
+def cartpole_starts(which):
+    """All first observations of 1,608 episodes, with few spare starts."""
+    _, _, _, first, _, out = recorded("cartpole", 8, 400, seed=which, settings={"time_limit": 2}, **POOLS[which])
+    assert ended(out).sum() == 8 * 200
+    return starts(first, out)
+
+
+@pytest.mark.parametrize("which", range(len(POOLS)), ids=lambda i: str(POOLS[i]))
+def test_no_start_is_used_twice(which):
+    used = cartpole_starts(which)
+    assert used.shape == (8 * 201, 4) and len(np.unique(used, axis=0)) == len(used)
+
+
+@pytest.mark.parametrize("which", range(len(POOLS)), ids=lambda i: str(POOLS[i]))
+def test_starts_are_those_of_resetting_always(which):
+    for one, always in zip(cartpole_starts(which).T, cartpole_starts(len(POOLS) - 1).T):
+        assert kstest(one, "uniform", (-0.05, 0.1)).pvalue > 1e-3
+        assert ks_2samp(one, always).pvalue > 1e-3
+
+
+class LotteryState(NamedTuple):
+    left: jax.Array      # int32 steps until the end
+
+
+@dataclass(frozen=True)
+class Lottery(Environment):
+    """A start says how long its episode will last, 1 .. 4 steps: a pool that favours some starts shows it."""
+
+    def reset(self, key, params):
+        left = jax.random.randint(key, (), 1, 5, jnp.int32)
+        return left.astype(jnp.float32)[None], LotteryState(left)
+
+    def step(self, key, state, action, params):
+        left = state.left - 1
+        return left.astype(jnp.float32)[None], LotteryState(left), jnp.float32(0), left == 0, jnp.bool_(False), {}
+
+    def observation_space(self, params):
+        return Box(0.0, 4.0, (1,))
+
+    def action_space(self, params):
+        return Discrete(2)
+
+
+@pytest.mark.parametrize("options", [{"pool_size": 8}, {"pool_size": 13}, {"group_size": 2, "pool_size": 3}], ids=str)
+def test_the_pool_does_not_favour_starts(options):
+    _, _, _, first, _, out = recorded(Lottery(), 8, 1500, seed=1, **options)
+    # the first 350 episodes of each slot, which all slots finish: in a fixed time short ones are more
+    lengths = [np.concatenate([first.obs[i], out.input.obs[out.input.first[:, i], i, 0]])[:350] for i in range(8)]
+    counts = np.bincount(np.concatenate(lengths).astype(int), minlength=5)[1:]
+    assert counts.sum() == 8 * 350 and chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("env, options", [
+    (make("cartpole")[0], {"pool_size": 5}), (Lottery(), {"group_size": 2, "pool_size": 3}),
+], ids=["cartpole", "lottery in groups"])
+def test_members_under_vmap_are_bitwise_the_single_runs(env, options, full_compile):
+    """Also where they refill their pools in different steps."""
+    vector, params = VectorEnv(env, 4, **options), env.default_params
+    keys, actions = jax.random.split(jax.random.key(2), (3, 151)), random_actions(env, params, (3, 150, 4))
+    run = lambda keys, actions: play(vector, params, keys[0], keys[1:], actions)
+    together = jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(keys, actions))
+    alone = jax.jit(run)
+    for i in range(3):
+        got = jax.tree.map(lambda x, i=i: x[i], together)
+        jax.tree.map(np.testing.assert_array_equal, got, alone(keys[i], actions[i]))
+    ends = together[2].input.first.sum((1, 2))
+    assert ends.min() > 15 and len(set(ends)) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"group_size": 2}], ids=str)
+def test_refilling_stays_a_branch_under_vmap(options):
+    """A `lax.cond` that vmap turns into a select would draw a pool in every step."""
+    env, params = make("pendulum")
+    vector = VectorEnv(env, 4, **options)
+    keys = jax.random.split(jax.random.key(0), 2)
+    state, _ = jax.eval_shape(jax.vmap(vector.init, (0, None)), keys, params)
+    program = jax.make_jaxpr(jax.vmap(vector.step))(keys, state, random_actions(env, params, (2, 4)))
+    assert " cond[" in str(program)
+
+
+def test_a_group_is_a_vector_environment_of_its_own():
+    env, params = make("cartpole", time_limit=6)
+    both, one = VectorEnv(env, 6, group_size=3, pool_size=4), VectorEnv(env, 3, pool_size=4)
+    actions, keys = random_actions(env, params, (30, 6)), jax.random.split(jax.random.key(4), 31)
+    first, _, out = jax.jit(lambda k, a: play(both, params, k[0], k[1:], a))(keys, actions)
+    alone = jax.jit(lambda k, a: play(one, params, k[0], k[1:], a))
+    by_group = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
+    np.testing.assert_array_equal(out.input.slot[-1], np.arange(6))
+
+    def same(got, want):
+        jax.tree.map(np.testing.assert_array_equal, got._replace(slot=None), want._replace(slot=None))
+
+    for group in range(2):
+        part = slice(3 * group, 3 * group + 3)
+        want_first, _, want = alone(by_group[:, group], actions[:, part])
+        same(jax.tree.map(lambda x, part=part: x[part], first), want_first)
+        got = jax.tree.map(lambda x, part=part: x[:, part], out)
+        same(got.input, want.input)
+        same(got.final_input, want.final_input)
+        np.testing.assert_array_equal(got.episode_return, want.episode_return)
+
+
+def test_input_of_a_state_is_the_last_one_reported():
+    vector = VectorEnv(Lottery(), 4, group_size=2)
+
+    @jax.jit
+    def both(key):
+        state, first = vector.init(key, ())
+        after, out = vector.step(key, state, jnp.zeros(4, jnp.int32))
+        return (vector.input(state), vector.input(after)), (first, out.input)
+
+    jax.tree.map(np.testing.assert_array_equal, *both(jax.random.key(0)))
+
+
+# -------------------------------------------------------------------- contract
+
+
+@pytest.mark.parametrize("options", [{}, {"group_size": 2}], ids=str)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_state_keeps_its_avals(name, options):
+    """Or a scan over steps would not compile, and a checkpoint not fit."""
+    env, params = make(name)
+    vector = VectorEnv(env, 4, **options)
+    key = jax.random.key(0)
+    avals = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    state, inputs = jax.eval_shape(vector.init, key, params)
+    after, out = jax.eval_shape(vector.step, key, state, random_actions(env, params, (4,)))
+    assert avals(state) == avals(after) and avals(inputs) == avals(out.input) == avals(out.final_input)
+    assert not any(x.weak_type for x in jax.tree.leaves((state, out)))
+    assert all(x.shape[0] == 4 for x in jax.tree.leaves(out))
+    assert out.reward.dtype == jnp.float32 and out.terminated.dtype == out.truncated.dtype == jnp.bool_
+
+
+def test_an_environment_without_statistics_gets_them():
+    assert VectorEnv(Lottery(), 2).env == EpisodeStatistics(Lottery())
+    assert VectorEnv(TimeLimit(EpisodeStatistics(Lottery()), 3), 2).env == TimeLimit(EpisodeStatistics(Lottery()), 3)
+
+
+@pytest.mark.parametrize("options, words", [({"group_size": 3}, "multiple"), ({"pool_size": 3}, "smaller")], ids=str)
+def test_sizes_that_do_not_fit_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        VectorEnv(Lottery(), 4, **options)
