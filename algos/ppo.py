@@ -88,7 +88,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
 
     def optimizer(hyper, progress=0.0):
         rate = linear(hyper.learning_rate, hyper.learning_rate_end, progress)
-        return adam(rate, max_grad_norm=hyper.max_grad_norm)
+        return adam(rate, max_grad_norm=hyper.max_grad_norm, flat=True)
 
     def normalized(moments, inputs):
         inputs = network.reads(inputs)
@@ -162,8 +162,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         moments = state.observation
         if config.normalize_observation:      # only now: rollout and update have to see the same statistics
             moments = normalize.update(moments, batch.input.obs)
-        metrics = jax.tree.map(jnp.mean, metrics) | {
-            "value": value.mean(), "explained_variance": explained_variance(value, target)}
+        metrics |= {"value": value.mean(), "explained_variance": explained_variance(value, target)}
         return State(params, opt, moments, reward_scale), metrics, ()
 
     return Agent(init, actor, network.carry, explore, greedy, learn)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 
 import jaxrl
 from jaxrl import config, registry, schemas
-from jaxrl.check import bounds, short, strip_optional
-from jaxrl.declare import declarations
+from jaxrl.check import short, strip_optional
 from jaxrl.errors import UserError
 from jaxrl.reading import declared
 
@@ -189,7 +187,7 @@ def test_what_does_not_fit_whatever_the_settings_is_said_beside_other_mistakes(m
 # --- fuzz over the declarations
 
 
-KEYS = {**declared("ppo")}
+KEYS = declared("ppo")
 
 
 def wrong_values():
@@ -347,40 +345,8 @@ def test_dictconfig_of_a_script(preset):
         assert config.from_dictconfig(made).env.params == {"length": 1.0}
 
 
-# --- tables and declarations
-
-
-def test_a_name_in_two_packages_names_both():
-    with pytest.raises(UserError, match='"ppo" is declared by two packages, algos and other'):
-        registry.merge([("algos", {"ppo": "a:A"}), ("other", {"dqn": "b:B", "ppo": "c:C"})])
-    assert registry.merge([("a", {"x": "a:X"}), ("b", {"y": "b:Y"})]) == {"x": "a:X", "y": "b:Y"}
-
-
-def test_a_broken_package_is_left_out(monkeypatch):
-    entry = registry.metadata.EntryPoint("mine", "no_such_package:TABLE", registry.ALGORITHMS)
-    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry])
-    with pytest.warns(UserWarning, match="no_such_package:TABLE cannot be loaded"):
-        assert registry.merge(registry._tables(registry.ALGORITHMS)) == {}
-
-
-@pytest.mark.parametrize("algo", registry.algorithms())
-def test_every_declaration_is_sound(algo):
-    for d in [*declarations(registry.algorithm(algo).config), *declarations(config.Settings)]:
-        assert d.help, d.name
-        if d.search is not None:
-            assert d.low <= d.search.low < d.search.high <= d.high, d.name
-        if isinstance(d.default, int | float) and not isinstance(d.default, bool):
-            assert (d.low is None or d.low <= d.default) and (d.high is None or d.default <= d.high), d.name
-
-
-def test_numbers_are_written_short():
-    assert [short(x) for x in (2.5e-4, 0.001, 0.99, 1e9, 5e5, 0.0, 1.0, None, True, (64, 64), -1e-7)] == [
-        "2.5e-4", "0.001", "0.99", "1e9", "500000", "0", "1", "null", "true", "[64,64]", "-1e-7"]
-    assert bounds(KEYS["algo.gamma"]) == "0 <= gamma <= 1" and bounds(KEYS["algo.num_envs"]) == "num_envs >= 1"
-
-
 def test_config_is_frozen_and_replaced():
     run = config.compose(BASE)
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.algo = "dqn"
-    assert run.with_settings(seed=3).settings.seed == 3 and "jax" in sys.modules
+    assert run.with_settings(seed=3).settings.seed == 3

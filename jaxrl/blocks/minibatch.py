@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl.blocks.shuffle import permutation
 
@@ -16,7 +17,7 @@ def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, e
 
     `data` is a tree of time-major arrays [T, B, ...]. With `sequences` a minibatch is whole columns of it, with the
     carry [B, ...] that they start from; without, any single steps ([1, b, ...]), and the carry is ().
-    Returns the state and the metrics [epochs * minibatches].
+    Returns the state and the mean of the metrics (a dict of scalars) over all minibatches.
     """
     if sequences:
         items = jax.tree.map(lambda x: x.swapaxes(0, 1), data)
@@ -29,8 +30,13 @@ def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, e
     keys = jax.random.split(key, epochs)
     order = jax.vmap(permutation, in_axes=(0, None))(keys, count)[:, : minibatches * size]
 
+    names = []
+
     def one(state, chosen):
         carry, batch = jax.tree.map(lambda x: x[chosen], (carry0, items))
-        return step(state, carry, jax.tree.map(restore, batch))
+        state, metrics = step(state, carry, jax.tree.map(restore, batch))
+        names[:] = metrics
+        return state, jnp.stack(list(metrics.values()))      # as one array: fewer kernels to compile and to launch
 
-    return jax.lax.scan(one, state, order.reshape(epochs * minibatches, size))
+    state, metrics = jax.lax.scan(one, state, order.reshape(epochs * minibatches, size))
+    return state, dict(zip(names, metrics.mean(axis=0)))

@@ -37,24 +37,26 @@ class OnPolicy:
         """`updates` (may be traced: one program for every chunk length) updates.
 
         Metrics are means over the updates, `return_mean` and `length_mean` over the episodes that ended (NaN if none).
-        A member whose update is not finite keeps the state before it and is no longer alive.
+        A member whose update is not finite keeps the agent before it and is no longer alive.
         """
-        shapes = jax.eval_shape(self._update, state)[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        names = list(jax.eval_shape(self._update, state)[1].learner)
 
         def body(_, carry):
             state, sums = carry
-            new, metrics = self._update(state)
-            ok = state.alive & (metrics.nonfinite == 0)
+            new, now = self._update(state)
+            now = now._replace(learner=jnp.stack(list(now.learner.values())))
+            ok = state.alive & (now.nonfinite == 0)
             keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
-            sums = keep(jax.tree.map(jnp.add, sums, metrics), sums)._replace(
-                nonfinite=jnp.where(state.alive, metrics.nonfinite, sums.nonfinite))
-            return keep(new, state)._replace(alive=ok), sums
+            added = keep(jax.tree.map(jnp.add, sums, now), sums)
+            added = added._replace(nonfinite=jnp.where(state.alive, now.nonfinite, sums.nonfinite))
+            progress = keep(new.progress, state.progress)
+            return new._replace(agent=keep(new.agent, state.agent), progress=progress, alive=ok), added
 
+        zero, none = jnp.zeros(()), jnp.zeros((), jnp.int32)
+        zeros = Sums(jnp.zeros(len(names)), zero, zero, zero, zero, none)
         state, sums = jax.lax.fori_loop(0, updates, body, (state, zeros))
         mean = lambda x, n: jnp.where(n > 0, x / jnp.maximum(n, 1), jnp.nan)
-        metrics = {name: mean(x, sums.updates) for name, x in sums.learner.items()}
-        return state, metrics | {
+        return state, dict(zip(names, mean(sums.learner, sums.updates))) | {
             "episodes": sums.episodes, "return_mean": mean(sums.returns, sums.episodes),
             "length_mean": mean(sums.lengths, sums.episodes), "nonfinite": sums.nonfinite}
 
@@ -96,7 +98,7 @@ class OnPolicy:
 class Sums(NamedTuple):
     """Metrics of several updates, added up."""
 
-    learner: Metrics
+    learner: Any             # one update: a dict; several: their sums, as one array
     updates: jax.Array
     episodes: jax.Array
     returns: jax.Array

@@ -23,8 +23,8 @@ ENVS, CAPACITY, BATCH = 4, 64, 8
 class Hyper(NamedTuple):
     learning_rate: jax.Array
     gamma: jax.Array
-    alpha: jax.Array = 0.6      # of the priorities; read by the driver
-    beta: jax.Array = 0.4       # of the importance weights, 1 at the end of the schedule
+    alpha: jax.Array         # of the priorities; like beta it is read by the driver
+    beta: jax.Array          # of the importance weights, 1 at the end of the schedule
 
 
 class BlindCliffwalk(Environment):
@@ -128,7 +128,7 @@ class Learner:
         world, inputs = self.env.init(env_key, self.params)
         shapes = jax.eval_shape(self._step, self.agent.init(agent_key, hyper), hyper, world, jnp.zeros(()), key)[1]
         items = jax.tree.map(lambda x: jnp.zeros((CAPACITY, *x.shape[1:]), x.dtype), shapes)
-        replay = Replay(items, jnp.zeros(CAPACITY), jnp.zeros((), jnp.int32)) 
+        replay = Replay(items, jnp.zeros(CAPACITY), jnp.zeros((), jnp.int32))
         progress = Progress(jnp.zeros((), jnp.int32), jnp.asarray(schedule, jnp.int32))
         return TrainState(self.agent.init(agent_key, hyper), hyper, world, self.agent.carry(ENVS), replay, key,
                           progress, jnp.ones((), bool))
@@ -142,48 +142,59 @@ class Learner:
                                  after.final_input, carry0=())
 
     def advance(self, state, updates):
-        def update(state, _):
+        def update(_, state):
             key, step_key, sample_key, learn_key = jax.random.split(state.key, 4)
             progress = state.progress.update / state.progress.schedule
             world, items = self._step(state.agent, state.hyper, state.env, progress, step_key)
             replay = add(state.replay, items)
             beta = state.hyper.beta + (1.0 - state.hyper.beta) * progress
             at, batch = sample(replay, state.hyper.alpha, beta, sample_key)
-            agent, metrics, feedback = self.agent.learn(state.agent, state.hyper, batch, progress, learn_key)
+            agent, _, feedback = self.agent.learn(state.agent, state.hyper, batch, progress, learn_key)
             replay = replay._replace(priority=replay.priority.at[at].set(feedback[0] + 1e-6))
             done = state.progress._replace(update=state.progress.update + 1)
-            return state._replace(agent=agent, env=world, replay=replay, key=key, progress=done), metrics
+            return state._replace(agent=agent, env=world, replay=replay, key=key, progress=done)
 
-        return jax.lax.scan(update, state, length=updates)
-
-
-def train(env, updates, learning_rate, gamma):
-    """Two seeds in one program, each with its own learning rate -> (TrainState [2, ...], the agent)."""
-    learner = Learner(env)
-    hyper = Hyper(*(jnp.broadcast_to(jnp.float32(x), 2) for x in Hyper(jnp.float32(learning_rate), gamma)))
-    run = jax.jit(jax.vmap(lambda key, hyper: learner.advance(learner.init(key, hyper, updates), updates)[0]))
-    return run(jax.random.split(jax.random.key(0), 2), hyper)
+        return jax.lax.fori_loop(0, updates, update, state)
 
 
-def test_finds_the_values_of_the_cliffwalk_at_any_learning_rate():
-    env = BlindCliffwalk()
-    state = train(env, 3000, [0.2, 0.5], gamma=0.9)
+def start(env, schedule, learning_rate, gamma):
+    """-> (the compiled advance, fresh learners [2, ...]): two seeds, each with its own learning rate, in one program."""
+    learner, both = Learner(env), lambda x: jnp.broadcast_to(jnp.float32(x), 2)
+    hyper = Hyper(both(learning_rate), both(gamma), alpha=both(0.6), beta=both(0.4))
+    init = jax.jit(jax.vmap(learner.init, (0, 0, None)))
+    return jax.jit(jax.vmap(learner.advance, (0, None))), init(jax.random.split(jax.random.key(0), 2), hyper, schedule)
+
+
+@pytest.fixture(scope="module")
+def cliffwalk():
+    """Learners [2] after 300 updates and after 3000, the compiled advance."""
+    advance, state = start(BlindCliffwalk(), 3000, learning_rate=[0.2, 0.5], gamma=0.9)
+    young = advance(state, 300)
+    return young, advance(young, 2700), advance
+
+
+def test_finds_the_values_of_the_cliffwalk_at_any_learning_rate(cliffwalk):
+    _, state, _ = cliffwalk
     q = np.asarray(state.agent["w"] + state.agent["b"][:, None])
-    np.testing.assert_allclose(q, np.stack([env.q(0.9)] * 2), atol=0.02)
+    np.testing.assert_allclose(q, np.stack([BlindCliffwalk().q(0.9)] * 2), atol=0.02)
     assert np.any(q[0] != q[1])
 
 
-def test_priorities_come_back():
-    state = train(BlindCliffwalk(), 300, [0.2, 0.5], gamma=0.9)
-    seen = np.asarray(state.replay.priority)
-    assert np.all(seen > 0) and np.all([len(np.unique(p)) > 8 for p in seen])
-    learned = np.asarray(train(BlindCliffwalk(), 3000, [0.2, 0.5], gamma=0.9).replay.priority)
-    assert np.all(np.median(learned, axis=1) < 0.3 * np.median(seen, axis=1))      # what is known surprises nobody
+def test_priorities_come_back(cliffwalk):
+    young, old = (np.asarray(state.replay.priority) for state in cliffwalk[:2])
+    assert np.all(young > 0) and all(len(np.unique(p)) > 8 for p in young)
+    assert np.all(np.median(old, axis=1) < 0.3 * np.median(young, axis=1))      # what is known surprises nobody
+
+
+def test_hyperparameters_are_data(cliffwalk):
+    young, _, advance = cliffwalk
+    advance(young._replace(hyper=jax.tree.map(lambda x: 0.5 * x, young.hyper)), 1)
+    assert advance._cache_size() == 1
 
 
 def test_bootstraps_through_a_time_limit():
-    state = train(TimeLimit(EndlessReward(), 8), 3000, [0.5, 1.0], gamma=0.9)
-    np.testing.assert_allclose(state.agent["b"], 10.0, rtol=0.01)
+    advance, state = start(TimeLimit(EndlessReward(), 8), 1000, learning_rate=[0.5, 1.0], gamma=0.9)
+    np.testing.assert_allclose(advance(state, 1000).agent["b"], 10.0, rtol=0.01)
 
 
 def test_explores_by_slot_and_progress():
