@@ -32,6 +32,8 @@ from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory
 
 @dataclass(frozen=True)
 class Config:
+    """Settings; the defaults are those of the 37 details for classic control."""
+
     num_envs: int = static(4, low=1, help="parallel environments B")
     rollout_length: int = static(128, low=1, help="steps T of each environment per update")
     epochs: int = static(4, low=1, help="passes K over a rollout")
@@ -58,6 +60,8 @@ class Config:
         if self.network.recurrent != "none":
             items, what = self.num_envs, "num_envs"
         found = []
+        if spec.agents is not None:
+            found.append(f"{{algo}} controls one agent, {{env}} has {spec.agents}")
         if items % self.minibatches:
             near = [m for m in range(1, items + 1) if items % m == 0]
             near = sorted(near, key=lambda m: abs(m - self.minibatches))[:2]
@@ -84,6 +88,7 @@ class Actor(NamedTuple):
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:
+    """PPO for environments like `spec`: pure functions over what varies."""
     network = actor_critic(config.network, spec)
 
     def optimizer(hyper, progress=0.0):
@@ -154,7 +159,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             params, opt = carry
             gradient, metrics = jax.grad(loss, has_aux=True)(params, hyper, epsilon, memory, *data)
             update, opt = optimize.update(gradient, opt, params)
-            return (optax.apply_updates(params, update), opt), metrics | {"grad_norm": optax.global_norm(gradient)}
+            return (optax.apply_updates(params, update), opt), metrics | {"grad_norm": optax.tree.norm(gradient)}
 
         (params, opt), metrics = sgd(
             minibatch, (state.params, state.optimizer), batch.carry0, data, key, epochs=config.epochs,

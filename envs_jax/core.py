@@ -35,7 +35,7 @@ class TimeStep(NamedTuple):
     input: Input               # what the policy sees next: the first observation of a new episode where one ended
     reward: jax.Array          # [N] or [N, agents] float32
     terminated: jax.Array      # [N] or [N, agents] bool: the episode ended by itself, its future is worth 0
-    truncated: jax.Array       # [N] bool: it was cut, its future is worth V(final_input)
+    truncated: jax.Array       # as terminated: it was cut (for all agents), its future is worth V(final_input)
     final_input: Input         # what really followed, before any reset
     episode_return: jax.Array  # [N] (or [N, agents]) sum of rewards of the episode so far, this step included
     episode_length: jax.Array  # [N] int32 steps of the episode so far, this step included
@@ -57,7 +57,8 @@ class Environment:
 
     `action_mask(state, params)`, `global_state(state, params)` and `render(state, params)` are None where an
     environment has no such thing. Numbers of the dynamics live in `params` (a NamedTuple of numbers: traced, may be
-    vmapped or resampled); whatever changes a shape is a constructor argument.
+    vmapped or resampled); whatever changes a shape is a constructor argument. Spaces are asked for with concrete
+    params; with several agents they are those of one agent, and the arrays carry the agents' axis.
     """
 
     default_params: Params = ()
@@ -70,6 +71,7 @@ class Environment:
 
     @property
     def name(self) -> str:
+        """What messages call it."""
         return type(self).__name__
 
     def reset(self, key: jax.Array, params: Params) -> tuple[Obs, State]:
@@ -81,9 +83,11 @@ class Environment:
         raise TypeError(f"{type(self).__name__} does not define step")
 
     def observation_space(self, params: Params) -> Any:
+        """Space of an observation, or a pytree of spaces."""
         raise TypeError(f"{type(self).__name__} does not define observation_space")
 
     def action_space(self, params: Params) -> spaces.Space:
+        """Space of an action."""
         raise TypeError(f"{type(self).__name__} does not define action_space")
 
     def state_space(self, params: Params) -> Any:

@@ -19,9 +19,11 @@ class Discrete:
     dtype: ClassVar[Any] = jnp.int32
 
     def sample(self, key: jax.Array) -> jax.Array:
+        """A uniform element."""
         return jax.random.randint(key, (), 0, self.n, self.dtype)
 
     def contains(self, x: Any) -> bool:
+        """Whether `x` is an element."""
         x = np.asarray(x)
         return x.shape == () and np.issubdtype(x.dtype, np.integer) and bool(0 <= x < self.n)
 
@@ -38,12 +40,15 @@ class MultiDiscrete:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of an element."""
         return (len(self.nvec),)
 
     def sample(self, key: jax.Array) -> jax.Array:
+        """A uniform element."""
         return jax.random.randint(key, self.shape, 0, jnp.asarray(self.nvec), self.dtype)
 
     def contains(self, x: Any) -> bool:
+        """Whether `x` is an element."""
         x = np.asarray(x)
         return x.shape == self.shape and np.issubdtype(x.dtype, np.integer) and bool(np.all((x >= 0) & (x < self.nvec)))
 
@@ -61,20 +66,30 @@ class Box:
     dtype: Any = jnp.float32
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform where the box is bounded, standard normal from the finite bound (or 0) where it is not."""
+        """Uniform where the box is bounded; standard normal, folded at a single finite bound, where it is not."""
         low, high = (np.broadcast_to(np.asarray(b, np.float32), self.shape) for b in (self.low, self.high))
-        bounded = np.isfinite(low) & np.isfinite(high)
-        uniform = jax.random.uniform(key, self.shape) * np.where(bounded, high - low, 1.0) + np.where(bounded, low, 0.0)
-        normal = jnp.clip(jax.random.normal(jax.random.fold_in(key, 1), self.shape), low, high)
-        return jnp.where(bounded, uniform, normal).astype(self.dtype)
+        from_below, from_above = np.isfinite(low), np.isfinite(high)
+        bounded = from_below & from_above
+        start, stop = np.where(from_below, low, 0.0), np.where(from_above, high, 0.0)
+        uniform_key, normal_key = jax.random.split(key)
+        whole = np.issubdtype(self.dtype, np.integer)           # then the upper bound is an element, too
+        uniform = start + jax.random.uniform(uniform_key, self.shape) * np.where(bounded, stop - start + whole, 0.0)
+        normal = jax.random.normal(normal_key, self.shape)
+        normal = jnp.where(from_below, start + jnp.abs(normal), jnp.where(from_above, stop - jnp.abs(normal), normal))
+        drawn = jnp.clip(jnp.where(bounded, jnp.floor(uniform) if whole else uniform, normal), low, high)
+        return drawn.astype(self.dtype)
 
     def contains(self, x: Any) -> bool:
+        """Whether `x` is an element."""
         x = np.asarray(x)
-        in_shape = x.shape == self.shape and np.can_cast(x.dtype, self.dtype, "same_kind")
-        return in_shape and bool(np.all((x >= np.asarray(self.low)) & (x <= np.asarray(self.high))))
+        if x.shape != self.shape or not np.can_cast(x.dtype, self.dtype, "same_kind"):
+            return False
+        low, high = (np.asarray(b).astype(x.dtype if np.isfinite(b).all() else np.float32) for b in (self.low, self.high))
+        return bool(np.all((x >= low) & (x <= high)))
 
     @property
     def bounded(self) -> bool:
+        """Whether every bound is finite."""
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     def __str__(self) -> str:

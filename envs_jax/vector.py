@@ -47,6 +47,8 @@ class VectorEnv:
 
     def __init__(self, env: Environment, num_envs: int, *, group_size: int | None = None,
                  pool_size: int | None = None, reset: str = "pool"):
+        if reset not in ("pool", "always"):
+            raise ValueError(f'reset = "{reset}" is neither "pool" nor "always"')
         group_size = group_size or num_envs
         if num_envs % group_size:
             raise ValueError(f"num_envs = {num_envs} is not a multiple of group_size = {group_size}")
@@ -88,14 +90,16 @@ class VectorEnv:
     # ---------------------------------------------------------------- one group
 
     def _init(self, key: jax.Array, params: Any, slot: jax.Array) -> VectorState:
-        start_key, pool_key = jax.random.split(key)
-        obs, env = self._fresh(start_key, params, self.group_size)
+        key, now = jax.random.split(key)
+        starts = self._fresh(now, params, self.group_size + self.pool_size)
+        obs, env = jax.tree.map(lambda x: x[: self.group_size], starts)
+        pool = Pool(key, jax.tree.map(lambda x: x[self.group_size:], starts), jnp.zeros((), jnp.int32))
         agents = () if self.env.agents is None else (self.env.agents,)
         action = spaces.zeros(self.env.action_space(params), (self.group_size, *agents))
         reward = jnp.zeros((self.group_size, *agents), jnp.float32)
         first = jnp.ones(self.group_size, bool)
         inputs = self._input(params, env, obs, first, action, reward, slot)
-        return VectorState(params, env, inputs, self._draw(pool_key, params))
+        return VectorState(params, env, inputs, pool)
 
     def _step(self, key: jax.Array, state: VectorState, action: Any) -> tuple[VectorState, TimeStep]:
         params, slot = state.params, state.input.slot
@@ -107,6 +111,7 @@ class VectorEnv:
         (obs, env), pool = self._starts(state.pool, params, done, (obs, env))
         blank = lambda tree: _where(done, jax.tree.map(jnp.zeros_like, tree), tree)
         fresh = self._input(params, env, obs, done, blank(action), blank(reward), slot)
+        truncated = jnp.broadcast_to(truncated.reshape(-1, *[1] * (reward.ndim - 1)), reward.shape)
         step = TimeStep(fresh, reward, terminated, truncated, final, info["episode_return"], info["episode_length"])
         return VectorState(params, env, fresh, pool), step
 

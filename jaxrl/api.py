@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl import backend
 from jaxrl import config as configs
 from jaxrl.drivers.build import build
+from jaxrl.errors import UserError
 from jaxrl.run import checkpoint, folder, loop, metrics
 from jaxrl.run.reporter import Reporter
 from jaxrl.settings import RunConfig
@@ -27,6 +29,7 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
+        """What the run is made from."""
         return configs.from_file(self.folder / folder.CONFIG)
 
     @property
@@ -37,7 +40,10 @@ class Run:
     @property
     def returns(self) -> np.ndarray:
         """Greedy returns [seeds, episodes] of the last evaluation."""
-        return np.asarray(self.evals()[-1]["returns"])
+        evals = self.evals()
+        if not evals:
+            raise UserError(f"{folder.shown(self.folder)} has no evaluation yet.")
+        return np.asarray(evals[-1]["returns"], np.float64)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl."""
@@ -50,7 +56,8 @@ class Run:
     def evaluate(self, episodes: int = 100, step: int | str | None = None) -> np.ndarray:
         """Greedy returns [seeds, episodes] of a checkpoint (the last, a step, or "best"), on starts that training and
         its evaluations never saw."""
-        config = self.config
+        backend.prepare()
+        config = self.config.with_settings(num_devices=None)      # of the machine that trained it
         learner = build(config)
         arrays, meta = checkpoint.load(self.folder, step)
         members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=episodes)
@@ -79,7 +86,8 @@ def train(algo: str | RunConfig | Any, env: str | None = None, *, reporter: Repo
 def resume(path: str | Path, *, step: int | None = None, reporter: Reporter | None = None,
            **settings: Any) -> Run:
     """Go on with a run: `resume("runs/x", total_steps=1e6)`."""
-    return Run(loop.resume(path, [f"{key}={value}" for key, value in settings.items()], reporter, step=step))
+    words = [f"{key}={'null' if value is None else value}" for key, value in settings.items()]
+    return Run(loop.resume(path, words, reporter, step=step))
 
 
 def load(path: str | Path) -> Run:

@@ -14,12 +14,13 @@ from jaxrl.errors import UserError
 
 def started() -> bool:
     """Whether JAX's backend is already up in this process, so that its devices can no longer be chosen."""
-    from jax._src import xla_bridge          # there is no public question for it
+    from jax._src import xla_bridge  # there is no public question for it
 
     return xla_bridge.backends_are_initialized()
 
 
 def cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -36,8 +37,8 @@ def prepare(device: str = "auto") -> None:
             jax.config.update("jax_num_cpu_devices", cores())
     use_cache()
     if device == "gpu" and jax.default_backend() != "gpu":
-        raise UserError(f"device=gpu was asked for, JAX sees only: {jax.default_backend()}. This is a CPU build of jaxlib "
-                        "(README, \"GPU\"), or use device=cpu")
+        raise UserError(f"device=gpu was asked for, JAX sees only: {jax.default_backend()}. This is a CPU build of "
+                        'jaxlib (README, "GPU"), or use device=cpu')
 
 
 def devices(limit: int | None = None) -> list[jax.Device]:

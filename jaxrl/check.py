@@ -33,6 +33,7 @@ def short(x: Any) -> str:
 
 
 def quoted(x: Any) -> str:
+    """A value as it stands in a message: text in quotes."""
     return f'"{x}"' if isinstance(x, str) else short(x)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-import jax.numpy as jnp
 
 
 class Range(NamedTuple):
@@ -25,6 +24,7 @@ class Range(NamedTuple):
 
 
 def log_range(low: float, high: float) -> Range:
+    """A search range, uniform in the logarithm."""
     return Range(low, high, True)
 
 
@@ -61,8 +61,6 @@ def nested(config_type: type, **changes: Any) -> Any:
 
 def declarations(config_type: type, prefix: str = "") -> Iterator[Declaration]:
     """Every setting of a config dataclass, nested ones with dotted names, in the order of declaration."""
-    import typing
-
     hints = typing.get_type_hints(config_type)
     for field in dataclasses.fields(config_type):
         if field.metadata.get("kind") == "nested":
@@ -85,5 +83,7 @@ def hyper_type(config_type: type) -> type:
 
 def hypers(config: Any) -> Any:
     """The hyper fields of a config as a tree of float32 scalars: the `hyper` argument of every agent function."""
+    import jax.numpy as jnp          # here, so that the command line can list settings without JAX
+
     kind = hyper_type(type(config))
     return kind(*(jnp.asarray(getattr(config, name), jnp.float32) for name in kind._fields))

@@ -55,6 +55,7 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
+        """As a shell reports a signal."""
         return 128 + self.signum
 
     def __str__(self) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 
 from envs_jax.core import Environment
 from envs_jax.vector import VectorEnv
-from jaxrl.types import Agent
+from envs_jax.wrappers import TimeLimit
+from jaxrl.types import Agent, Strategy
 
 MAX_ENVS = 256            # at once; more episodes are played one after another in each
 UNLIMITED = 10_000        # steps after which an episode of an environment without time limit is counted as it stands
@@ -22,19 +23,18 @@ class Played(NamedTuple):
     count: jax.Array          # [envs] episodes done
 
 
-def make_evaluate(agent: Agent, env: Environment, params: Any, episodes: int) -> Callable:
-    """-> evaluate(agent state, key) -> undiscounted returns [episodes] of the greedy policy.
+def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any, episodes: int) -> Callable:
+    """-> evaluate(actor, key) -> undiscounted returns [episodes] of the greedy policy.
 
     Every environment plays its first k whole episodes: counting the first to end over all of them would favour short
     ones. The normaliser is the agent's own and stays as it is. The return of several agents is their mean.
     """
     k = -(-episodes // MAX_ENVS)
     envs = -(-episodes // k)
-    vector = VectorEnv(env, envs)
-    bound = k * (env.max_steps or UNLIMITED)
+    vector = VectorEnv(env if env.max_steps else TimeLimit(env, UNLIMITED), envs)
+    bound = k * vector.env.max_steps
 
-    def evaluate(state: Any, key: jax.Array) -> jax.Array:
-        actor = agent.actor(state)
+    def evaluate(actor: Any, key: jax.Array) -> jax.Array:
         start_key, run_key = jax.random.split(key)
         world, _ = vector.init(start_key, params)
 
@@ -48,9 +48,9 @@ def make_evaluate(agent: Agent, env: Environment, params: Any, episodes: int) ->
             action, memory = agent.greedy(actor, memory, vector.input(world), act_key)
             world, after = vector.step(env_key, world, action)
             total = after.episode_return.reshape(envs, -1).mean(-1)
-            current = (jnp.arange(k) == played.count[:, None]) & (played.count < k)[:, None]
+            current = (jnp.arange(k)[None] == played.count[:, None]) & (played.count < k)[:, None]
             returns = jnp.where(current, total[:, None], played.returns)
-            ended = after.terminated.reshape(envs, -1).all(-1) | after.truncated
+            ended = (after.terminated | after.truncated).reshape(envs, -1).all(-1)
             return t + 1, world, memory, Played(returns, played.count + ended)
 
         played = Played(jnp.zeros((envs, k)), jnp.zeros(envs, jnp.int32))
@@ -61,10 +61,10 @@ def make_evaluate(agent: Agent, env: Environment, params: Any, episodes: int) ->
 
 
 def iqm(returns: Any) -> float:
-    """Interquartile mean (Agarwal et al. 2021): the mean without the int(n/4) lowest and highest."""
+    """Interquartile mean (Agarwal et al. 2021): the mean without the int(n/4) lowest and highest; nan if one is nan."""
     x = np.sort(np.asarray(returns, np.float64).reshape(-1))
     cut = len(x) // 4
-    return float(np.mean(x[cut: len(x) - cut])) if len(x) else float("nan")
+    return float(np.mean(x[cut: len(x) - cut])) if len(x) and not np.isnan(x).any() else float("nan")
 
 
 def bootstrap_ci(returns: Any, *, level: float = 0.95, repetitions: int = 2000) -> tuple[float, float]:
@@ -73,8 +73,6 @@ def bootstrap_ci(returns: Any, *, level: float = 0.95, repetitions: int = 2000) 
     x = x.reshape(-1) if x.ndim == 2 and x.shape[0] == 1 else x.reshape(x.shape[0], -1).mean(axis=1)
     if not np.isfinite(x).all():
         return float("nan"), float("nan")
-    drawn = np.random.default_rng(0).integers(0, len(x), (repetitions, len(x)))
-    sample = np.sort(x[drawn], axis=1)
-    cut = len(x) // 4
-    means = sample[:, cut: len(x) - cut].mean(axis=1)
+    rng, cut = np.random.default_rng(0), len(x) // 4
+    means = [np.sort(x[rng.integers(0, len(x), len(x))])[cut: len(x) - cut].mean() for _ in range(repetitions)]
     return tuple(float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))

@@ -19,13 +19,17 @@ class Agent(NamedTuple):
     """An algorithm bound to its static config and to an EnvSpec: pure functions, vmappable over their arguments.
 
     init    (key, hyper) -> AgentState                  parameters, targets, optimiser, normaliser
-    actor   (AgentState) -> Actor                       the part that acts: all that evaluation, export, threads and
-                                                        remote actors receive
+    actor   (AgentState) -> Actor                       the part that acts: all that evaluation and export receive; a
+                                                        worker that explores also gets (hyper, progress). A NamedTuple
+                                                        whose field `params` may be perturbed by evolution; the others
+                                                        are statistics
     carry   (batch) -> Carry                            the recurrent state of `batch` slots; () if there is none
     explore (Actor, hyper, carry, Input, progress, key) -> (action, carry, extras)
     greedy  (Actor, carry, Input, key) -> (action, carry)
     learn   (AgentState, hyper, Batch, progress, key) -> (AgentState, metrics, feedback)
-                                                        feedback: one priority per item, or ()
+                                                        metrics: a dict of scalars, at least "loss" and, of a learner
+                                                        by gradients, "grad_norm". feedback: () or one priority per
+                                                        item, shaped as the reward, or [B] per sequence
     progress is a float32 scalar, 0 at the start of the schedule and 1 at its end.
     """
 
@@ -50,16 +54,21 @@ class Trajectory(NamedTuple):
     carry0: Any              # recurrent state before the first step, [B, ...]
     valid: Any = None        # [T, B] bool, None when every step counts
     version: Any = None      # of the parameters that acted, None when they are the learner's own
+    weight: Any = None       # [T, B] importance of each item, None when all count alike
 
 
 class Strategy(NamedTuple):
-    """Evolution over the parameters of any Actor.
+    """Evolution over the parameters of any Actor. It acts as an Agent does, at the unperturbed centre.
 
-    init (key, hyper) -> state; ask (state, hyper, ids [n] int32) -> actors, leading axis n;
+    init (key, hyper) -> state; actor, carry, greedy: as an Agent's
+    ask  (state, hyper, ids [n] int32) -> actors, leading axis n
     tell (state, hyper, ids, fitness [n], statistics) -> (state, metrics)
     """
 
     init: Callable
+    actor: Callable
+    carry: Callable
+    greedy: Callable
     ask: Callable
     tell: Callable
 

@@ -35,9 +35,11 @@ class RepeatPrevious(Environment):
             raise ValueError(f"RepeatPrevious needs delay >= 1 and symbols >= 2, not {self.delay} and {self.symbols}")
 
     def optimal_return(self, steps: int) -> float:
+        """Of an episode of `steps`, with perfect memory."""
         return float(max(steps - self.delay, 0))
 
     def chance_return(self, steps: int) -> float:
+        """Of an episode of `steps`, on average, without memory."""
         return self.optimal_return(steps) / self.symbols
 
     def reset(self, key, params):

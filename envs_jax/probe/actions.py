@@ -97,6 +97,7 @@ class MultiDiscreteReward(Environment):
         return np.concatenate([np.eye(n, dtype=np.float32)[a] for n, a in zip(self.nvec, self.best_actions.T)], axis=1)
 
     def values(self, gamma: float) -> np.ndarray:
+        """[n]: what each of `observations` is worth under the best policy."""
         return np.ones(len(self.observations))
 
     def reset(self, key, params):

@@ -40,10 +40,12 @@ class MaskedBandit(Environment):
 
     @property
     def optimal_reward(self) -> float:
+        """Mean reward of a step under the best policy."""
         return 0.5 * (1.0 + self.blind_reward)
 
     @property
     def blind_reward(self) -> float:
+        """Mean reward of a step under the best policy that never picks the last arm."""
         return (self.arms - 2) / (self.arms - 1)
 
     def reset(self, key, params):

@@ -33,10 +33,12 @@ class Probe(Environment):
     observations: ClassVar[np.ndarray]
 
     def values(self, gamma: float) -> np.ndarray:
+        """[n]: what each of `observations` is worth under the best policy."""
         raise TypeError(f"{self.name} does not define values")
 
     @property
     def best_actions(self) -> np.ndarray | None:
+        """[n] or [n, 1]: the right action in each of `observations`; None where it does not matter."""
         return None
 
     def observation_space(self, params):

@@ -1,4 +1,7 @@
-"""The flax modules behind networks.py. Importing flax takes half a second, so only networks.py's builders do."""
+"""The flax modules behind networks.py. Importing flax takes half a second, so only networks.py's builders do.
+
+Kernels are initialised with the gain they shall have (`initializers.gain`); networks.py makes them orthogonal.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrl.blocks.initializers import orthogonal
+from jaxrl.blocks.initializers import gain
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "gelu": nn.gelu}
 
 
 def dense(size: int, scale: float, dtype: Any, name: str) -> nn.Dense:
-    return nn.Dense(size, kernel_init=orthogonal(scale), dtype=dtype, name=name)
+    """A dense layer with an orthogonal kernel of gain `scale`."""
+    return nn.Dense(size, kernel_init=gain(scale), dtype=dtype, name=name)
 
 
 class MLP(nn.Module):
@@ -40,7 +44,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, channels in enumerate(self.config.channels):
-            x = nn.Conv(channels, (3, 3), padding="VALID", kernel_init=orthogonal(2**0.5), dtype=self.dtype,
+            x = nn.Conv(channels, (3, 3), padding="VALID", kernel_init=gain(2**0.5), dtype=self.dtype,
                         name=f"conv_{i}")(x)
             x = ACTIVATIONS[self.config.activation](x)
         return MLP(self.config, self.dtype, name="mlp")(x.reshape(*x.shape[:-3], -1))
@@ -61,7 +65,7 @@ class Cell(nn.Module):
     def __call__(self, carry: Any, step: tuple) -> tuple[Any, tuple]:
         x, first, following = step
         cells = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
-        cell = cells[self.kind](self.size, recurrent_kernel_init=orthogonal(1.0), dtype=self.dtype,
+        cell = cells[self.kind](self.size, kernel_init=gain(1.0), recurrent_kernel_init=gain(1.0), dtype=self.dtype,
                                 param_dtype=jnp.float32, name="cell")
         carry = jax.tree.map(lambda c: jnp.where(first[..., None], jnp.zeros_like(c), c), carry)
         after, out = cell(carry, x)

@@ -15,12 +15,15 @@ import jax.numpy as jnp
 
 from envs_jax import spaces
 from jaxrl.blocks.distributions import action_head
+from jaxrl.blocks.initializers import orthogonalize
 from jaxrl.declare import static
 from jaxrl.types import EnvSpec, Input
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
+    """What an actor-critic is built from."""
+
     torso: str = static("mlp", choices=("mlp", "cnn"), help="cnn: 3x3 convolutions before the dense layers")
     hidden: tuple[int, ...] = static((64, 64), low=1, help="sizes of the dense layers")
     channels: tuple[int, ...] = static((16, 32), low=1, help="channels of the convolutions (cnn)")
@@ -110,7 +113,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
         return head.distribution(*policy_head.apply(actor["policy"], x), inputs.mask)
 
     def init(key: jax.Array) -> Any:
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 5)
         inputs = example(spec)
         def new_trunk(key):
             return trunk.init(key, carry(1), features(inputs), inputs.first, None)
@@ -119,7 +122,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
         actor["policy"] = policy_head.init(keys[1], x)
         critic = {} if shared else {"trunk": new_trunk(keys[2])}
         critic["value"] = value_head.init(keys[3], x)
-        return {"actor": actor, "critic": critic}
+        return orthogonalize(keys[4], {"actor": actor, "critic": critic})
 
     def reads(inputs: Input) -> Input:
         if not config.previous:

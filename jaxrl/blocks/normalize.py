@@ -91,6 +91,7 @@ class RewardScale(NamedTuple):
         return RewardScale(update(self.returns, totals, weight), accumulator)
 
     def apply(self, reward: jax.Array, *, clip=10.0, epsilon=1e-8) -> jax.Array:
+        """Rewards over the deviation seen so far, clipped to +-clip; before any update only the clip acts."""
         variance = jnp.where(self.returns.count > 0, self.returns.variance, 1.0)
         return jnp.clip(reward * jax.lax.rsqrt(variance + epsilon), -clip, clip)
 

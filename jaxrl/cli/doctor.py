@@ -41,6 +41,7 @@ def run(words: list[str]) -> None:
 
 
 def versions() -> list[tuple[str, str]]:
+    """(package, version) of what a result depends on."""
     rows = [("jaxrl", metadata.version("jaxrl"))]
     for name in PACKAGES:
         try:
@@ -51,6 +52,7 @@ def versions() -> list[tuple[str, str]]:
 
 
 def hardware() -> list[tuple[str, str]]:
+    """(label, text) of devices, cores, compilation cache and memory."""
     import jax
 
     from jaxrl import backend

@@ -55,6 +55,7 @@ def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str,
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
+    """The result as a person reads it."""
     from jaxrl.cli.screen import number
 
     seeds = result["eval_returns"]

@@ -52,16 +52,19 @@ def lines_of(name: str) -> list[str]:
 
 
 def algorithms() -> list[str]:
+    """The table of algorithms."""
     rows = [(name, first_line(target, of_module=True)) for name, target in registry.algorithms().items()]
     return ["algorithms   (jaxrl list NAME)", *table(rows)]
 
 
 def environments() -> list[str]:
+    """The table of environments."""
     rows = [(name, first_line(target)) for name, target in registry.environments().items()]
     return ["environments   (jaxrl list NAME)", *table(rows)]
 
 
 def experiments() -> list[str]:
+    """The table of presets, with the score each reached."""
     from jaxrl import schemas
 
     rows = [(name, reached(name) or "") for name in schemas.presets()]
@@ -84,6 +87,7 @@ def algorithm(name: str) -> list[str]:
 
 
 def environment(name: str) -> list[str]:
+    """Spaces, limits and parameters of one environment."""
     from envs_jax.core import spec
     from jaxrl.check import short
 

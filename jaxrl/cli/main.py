@@ -109,6 +109,7 @@ def overview() -> str:
 
 
 def debugging(words: Sequence[str]) -> bool:
+    """Whether debug=true is among the words, valid or not."""
     return any(word.lstrip("+").replace(" ", "").lower() == "debug=true" for word in words)
 
 

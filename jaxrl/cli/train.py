@@ -18,6 +18,7 @@ Lists are written [64,64], nothing is null. The others are:
 
 
 def more_help() -> list[str]:
+    """The settings of every run, for the help."""
     from jaxrl.check import short
     from jaxrl.cli.text import table
     from jaxrl.settings import SETTINGS

@@ -23,6 +23,7 @@ class Learner(NamedTuple):
 
 
 def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any) -> Runner:
+    """The on-policy Runner of an agent in `config.num_envs` environments."""
     return OnPolicy(agent, VectorEnv(env, config.num_envs), params, config.rollout_length)
 
 

@@ -89,8 +89,9 @@ class OnPolicy:
 
         keys = jax.random.split(key, (self.rollout_length, 2))
         (env, carry), (batch, returns, lengths) = jax.lax.scan(step, (state.env, state.carry), keys)
-        ended = batch.terminated.reshape(*batch.truncated.shape, -1).all(-1) | batch.truncated
-        returns = returns.reshape(*ended.shape, -1).mean(-1)      # of several agents: their mean
+        per_env = lambda x: x.reshape(self.rollout_length, self.env.num_envs, -1)
+        ended = per_env(batch.terminated | batch.truncated).all(-1)
+        returns = per_env(returns).mean(-1)                       # of several agents: their mean
         total = lambda x: jnp.sum(jnp.where(ended, x, 0), dtype=jnp.float32)
         return env, carry, batch._replace(carry0=state.carry), (total(1), total(returns), total(lengths))
 

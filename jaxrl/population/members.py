@@ -56,7 +56,7 @@ class Members:
     # ---------------------------------------------------------------- the population
 
     def init(self, keys: jax.Array, hyper: Any, schedule: int) -> Population:
-        """Fresh members from `keys` [count] and `hyper` (leaves [count]); all made on the first device, once compiled."""
+        """Fresh members from `keys` [count] and `hyper` (leaves [count]); all made on the first device: one program."""
         first, schedule = self.devices[0], jnp.asarray(schedule, jnp.int32)
         return [jax.device_put(self._call("init", self._init, first, *parts, schedule), device)
                 for device, parts in self._deal((keys, hyper))]
@@ -74,7 +74,7 @@ class Members:
                               for (device, key), state in zip(self._deal(keys), population)])
 
     def compile(self, population: Population, keys: jax.Array) -> None:
-        """Compile `advance` on every device, and begin to compile `evaluate`, which is not waited for until it is used."""
+        """Compile `advance` on every device, and begin to compile `evaluate`, which is waited for when it is used."""
         start = time.perf_counter()
         states = dict(zip(self.devices, population))
         updates = jnp.asarray(1, jnp.int32)
@@ -92,6 +92,7 @@ class Members:
         return jax.tree.map(_like_key, population[0], merged)
 
     def from_host(self, state: TrainState) -> Population:
+        """The inverse of `to_host`: blocks on their devices."""
         return [block for _, block in self._deal(state)]
 
     def template(self, keys: jax.Array, hyper: Any) -> TrainState:
@@ -108,6 +109,11 @@ class Members:
             yield device, jax.device_put(jax.tree.map(lambda x, rows=rows: x[rows], tree), device)
 
     def _collect(self, blocks: list) -> Any:
+        """What the blocks computed, on the host. The wait is Python's own, so that a signal is noticed in it."""
+        arrays, pause = jax.tree.leaves(blocks), 2e-5
+        while not all(x.is_ready() for x in arrays):
+            time.sleep(pause)
+            pause = min(2 * pause, 2e-3)
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x])[: self.count], *blocks)
 
     def _call(self, name: str, function: Callable, device: jax.Device, *args: Any) -> Any:

@@ -65,6 +65,7 @@ def slices(data: memoryview) -> Iterator[memoryview]:
 
 
 def is_no_space(error: OSError) -> bool:
+    """Whether the disk, a quota or a file size limit is what stopped a write."""
     return error.errno in _NO_SPACE
 
 

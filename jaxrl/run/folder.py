@@ -181,6 +181,7 @@ class Lock:
         self.close()
 
     def close(self) -> None:
+        """Frees the run for others; harmless when done twice."""
         _held.discard(self)
         if self._fd >= 0:
             os.close(self._fd)
@@ -251,6 +252,7 @@ def read_summary(run: Path | str) -> dict[str, Any] | None:
 
 
 def read_environment(run: Path | str) -> dict[str, Any] | None:
+    """environment.json, or None where there is none."""
     return _read_json(Path(run) / ENVIRONMENT)
 
 

@@ -6,8 +6,10 @@ Everything that a run is lives in the population's TrainState; the loop only dec
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl import backend, config as configs
+from jaxrl import backend
+from jaxrl import config as configs
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, RunError, UserError
@@ -40,16 +43,16 @@ def train(config: RunConfig, reporter: Reporter | None = None, command: Sequence
     backend.prepare(config.settings.device)
     learner = build(config)
     settled = settle(config, learner.runner.steps_per_update)
+    backend.devices(config.settings.num_devices)     # what cannot be is said before there is a folder
+    agent = warm_start(config, learner)
     run, lock = folder.create(config.env.name, config.algo, config.settings.out)
     with lock, Session(run, settled, learner, reporter or Silent()) as session:
-        folder.write_atomic(run / folder.CONFIG, configs.to_yaml(settled).encode())
         session.describe(command)
         total = session.plan.total * session.members.steps_per_update
         if total != config.settings.total_steps:
             session.reporter.note(f"total_steps={config.settings.total_steps:,} is rounded up to {total:,}: updates "
                                   f"take {session.members.steps_per_update:,} steps each")
-        session.start()
-        session.go()
+        session.go(lambda: session.start(agent))
     return run
 
 
@@ -57,21 +60,25 @@ def resume(path: str | Path, overrides: Iterable[str] = (), reporter: Reporter |
            step: int | None = None, command: Sequence[str] | None = None) -> Path:
     """Go on from a checkpoint (default: the last) to total_steps; -> the run folder."""
     run = folder.open_run(path)
-    with folder.Lock(run):
+    with locked(run):
         config = configs.from_file(run / folder.CONFIG, resumable(overrides))
         backend.prepare(config.settings.device)
         learner = build(config)
         arrays, meta = checkpoint.load(run, step, first=config.settings.checkpoint_every)
         with Session(run, config, learner, reporter or Silent(), meta=meta) as session:
-            if session.plan.total <= session.update:
-                raise UserError(f"{folder.shown(run)} is complete: {meta['step']:,} of {config.settings.total_steps:,} "
-                                f"steps. To extend it: jaxrl resume {folder.shown(run)} "
-                                f"total_steps={2 * config.settings.total_steps}")
             session.restore(arrays, rewind=step is not None)
-            folder.write_atomic(run / folder.CONFIG, configs.to_yaml(config).encode())
             session.describe(command)
             session.go()
     return run
+
+
+def locked(run: Path) -> folder.Lock:
+    """The lock on a run that goes on."""
+    try:
+        return folder.Lock(run)
+    except OSError as error:
+        raise UserError(f"{folder.shown(run)} cannot be written ({error.strerror}).",
+                        "Resume a copy of it, in a folder of your own") from None
 
 
 def resumable(overrides: Iterable[str]) -> list[str]:
@@ -91,7 +98,9 @@ def member_keys(seed: int, count: int, stream: int, step: int = 0) -> jax.Array:
 
 
 def make_members(config: RunConfig, learner: Learner, *, size: int | None = None, episodes: int) -> Members:
-    evaluate = make_evaluate(learner.agent, learner.env, learner.params, episodes)
+    """The population of a config on this process's devices. size: of a block, where a stored run fixes it."""
+    play = make_evaluate(learner.agent, learner.env, learner.params, episodes)
+    evaluate = lambda state, key: play(learner.agent.actor(state), key)
     devices = backend.devices(config.settings.num_devices)
     return Members(learner.runner, config.settings.num_seeds, devices, size=size, evaluate=evaluate)
 
@@ -99,6 +108,20 @@ def make_members(config: RunConfig, learner: Learner, *, size: int | None = None
 def spread(config: RunConfig) -> Any:
     """The hyperparameters of every member, leaves [num_seeds]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.settings.num_seeds,)), hypers(config.agent))
+
+
+def warm_start(config: RunConfig, learner: Learner) -> Any:
+    """The whole agent state of the run `init_from`, its only seed for all or seed for seed; None without one."""
+    s = config.settings
+    if s.init_from is None:
+        return None
+    arrays, _ = checkpoint.load(folder.open_run(s.init_from), only="agent/")
+    seeds = max((len(x) for x in arrays.values()), default=1)
+    if seeds not in (1, s.num_seeds):
+        raise UserError(f"init_from={s.init_from} has {seeds} seeds, this run has {s.num_seeds}. Use num_seeds={seeds}")
+    arrays = {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()}
+    template = jax.eval_shape(jax.vmap(learner.agent.init), member_keys(s.seed, s.num_seeds, TRAIN), spread(config))
+    return checkpoint.unflatten(template, arrays, prefix="agent")
 
 
 class Session:
@@ -116,15 +139,25 @@ class Session:
         self.metrics, self.evals = metrics.Rows(run, metrics.METRICS), metrics.Rows(run, metrics.EVALS)
         self.tensorboard: TensorBoard | None = None
         self.history: list[dict] = []            # rows of metrics.jsonl
-        self.returns: np.ndarray | None = None   # the last evaluation, [seeds, episodes]
+        self.returns: np.ndarray | None = None   # the last evaluation, [seeds, episodes],
+        self.evaluated: int | None = None        # and the update it was made at
         self.diverged: dict[int, str] = {}       # seed -> what happened
         self.seconds = 0.0                       # of earlier sessions
+        self.known = 0                           # rows of earlier sessions
         self.began = time.perf_counter()
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
+        """From here on warnings are notes, and signals end the run in good order."""
+        self._open.callback(self._close)
+        self._open.enter_context(warnings_as_notes(self.reporter))
+        self.signals = self._open.enter_context(Signals(self.reporter.note))
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._open.close()
+
+    def _close(self) -> None:
         self.metrics.close()
         self.evals.close()
         if self.tensorboard:
@@ -138,6 +171,12 @@ class Session:
     # ---------------------------------------------------------------- the beginning
 
     def describe(self, command: Sequence[str] | None) -> None:
+        """config.yaml, environment.json and the header."""
+        content = configs.to_yaml(self.config).encode()
+        try:
+            folder.write_atomic(self.run / folder.CONFIG, content)
+        except OSError as error:
+            raise checkpoint.storage_error(error, self.run, self.run / folder.CONFIG, len(content)) from error
         device = {"kind": self.members.devices[0].device_kind, "platform": self.members.devices[0].platform,
                   "count": len(set(self.members.devices))}
         folder.write_environment(self.run, command, device)
@@ -154,46 +193,59 @@ class Session:
                         f"{m.count} seeds",
             "run": folder.shown(self.run)})
 
-    def start(self) -> None:
+    def start(self, agent: Any = None) -> None:
+        """Fresh members, with the agent state [num_seeds, ...] of another run if one is given."""
         s = self.config.settings
         keys = member_keys(s.seed, s.num_seeds, TRAIN)
         schedule = updates(s.schedule_steps, self.members.steps_per_update)
         self.population = self.members.init(keys, spread(self.config), schedule)
-        if s.init_from:
-            self._warm_start(s.init_from)
+        if agent is not None:
+            state = self.members.to_host(self.population)
+            self.population = self.members.from_host(state._replace(agent=agent))
         self.tensorboard = TensorBoard(self.run)
 
-    def _warm_start(self, parent: str) -> None:
-        """The whole agent state of another run; its only seed for all, or seed for seed."""
-        arrays, _ = checkpoint.load(folder.open_run(parent), only="agent/")
-        state = self.members.to_host(self.population)
-        count = {len(x) for x in arrays.values()}
-        if count == {1}:
-            arrays = {name: np.repeat(x, self.members.count, axis=0) for name, x in arrays.items()}
-        elif count != {self.members.count}:
-            raise UserError(f"init_from={parent} has {max(count)} seeds, this run has {self.members.count}. "
-                            f"Use num_seeds={max(count)}")
-        agent = checkpoint.unflatten(state.agent, arrays, prefix="agent")
-        self.population = self.members.from_host(state._replace(agent=agent))
-
     def restore(self, arrays: dict[str, np.ndarray], *, rewind: bool) -> None:
-        """The state, rows and clock of the checkpoint that `meta` belongs to."""
+        """The state, rows and clock of the checkpoint that `meta` belongs to. Raises UserError if all is done."""
         s = self.config.settings
         template = self.members.template(member_keys(s.seed, s.num_seeds, TRAIN), spread(self.config))
         state: TrainState = checkpoint.unflatten(template, arrays)
+        evals = metrics.read(self.run, metrics.EVALS)[: self.meta["eval_rows"]]
+        if evals:
+            self.returns = np.asarray(evals[-1]["returns"], np.float64)      # null becomes nan
+            self.evaluated = self.update if evals[-1]["step"] == self.step else None
+        for seed in np.flatnonzero(~np.asarray(state.alive)):
+            self.diverged[int(seed)] = f"seed {seed + 1} of {self.members.count} diverged before this resume"
+        self._check_unfinished()
         self.population = self.members.from_host(state)
         if rewind:               # before the rows are cut: no checkpoint may count rows that are gone
             checkpoint.discard_after(self.run, self.meta["step"])
         for rows, name in ((self.metrics, "metric_rows"), (self.evals, "eval_rows")):
             rows.truncate_to(self.meta[name])
         self.history = metrics.read(self.run)
+        self.known = len(self.history)
         self.seconds = self.history[-1]["seconds"] if self.history else 0.0
-        for seed in np.flatnonzero(~np.asarray(state.alive)):
-            self.diverged[int(seed)] = f"seed {seed + 1} of {self.members.count} diverged before this resume"
         self.tensorboard = TensorBoard(self.run, resumed_at=self.step)
         if self.meta["layout"] != self.layout():
             self.reporter.note("this is another layout (device kind or versions) than the run was started on: it goes "
                                "on, but not bit for bit")
+
+    def _check_unfinished(self) -> None:
+        """A run that was killed between its last checkpoint and its summary is not finished: resume writes that."""
+        run, summary = shlex.quote(folder.shown(self.run)), folder.read_summary(self.run) or {}
+        if len(self.diverged) == self.members.count:
+            raise UserError(f"{run} diverged: at step {self.step:,} no seed is left.",
+                            f"A new run from its parameters: jaxrl train ... init_from={run} {self._advice()}")
+        total = self.plan.total * self.members.steps_per_update
+        if self.step > total:
+            raise UserError(f"{run} has done {self.step:,} steps, more than total_steps={total:,}.",
+                            "Ask for more, or go back to an earlier checkpoint: step=N")
+        ended = (summary.get("status"), summary.get("total_steps")) == ("completed", self.step)
+        if ended and self.step == total:
+            raise UserError(f"{run} is complete: {self.step:,} of {total:,} steps.",
+                            f"To extend it: jaxrl resume {run} total_steps={2 * self.step}")
+        if ended and self._enough():
+            raise UserError(f"{run} is complete: it reached stop_return={self.config.settings.stop_return:g} at step "
+                            f"{self.step:,} of {total:,}.", f"To go on: jaxrl resume {run} stop_return=null")
 
     def layout(self) -> dict[str, Any]:
         """What decides a member's bits, beside the config."""
@@ -202,34 +254,39 @@ class Session:
 
     # ---------------------------------------------------------------- the loop
 
-    def go(self) -> None:
+    def go(self, start: Callable[[], None] | None = None) -> None:
         """Train to the end, a signal, or the death of every member; the summary is written whatever happens."""
-        with Signals(self.reporter.note) as signals:
-            try:
-                status = self._chunks(signals)
-                if status == "interrupted":
-                    raise Interrupted(signals.received)
-            except Interrupted:
-                self.finish("interrupted", "stopped by a signal")
-                raise
-            except (Exception, KeyboardInterrupt) as error:
-                with contextlib.suppress(RunError, OSError):
-                    self.finish("failed", f"{type(error).__name__}: {error}")
-                raise
+        try:
+            if start is not None:
+                start()
+            status = self._chunks()
+        except Interrupted:                      # a second signal
+            self.finish("interrupted", "stopped by a signal")
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            with contextlib.suppress(Exception):
+                self.finish("failed", f"{type(error).__name__}: {error}")
+            raise
+        if status == "interrupted":
+            self.finish(status, "stopped by a signal")
+            raise Interrupted(self.signals.received)
         self.finish(status, "; ".join(self.diverged.values()) or None)
         if status == "diverged":
-            raise RunError(next(iter(self.diverged.values())), self._advice())
+            raise RunError(next(iter(self.diverged.values())), f"Try: {self._advice()}" if self._advice() else None)
 
-    def _chunks(self, signals: Signals) -> str:
+    def _chunks(self) -> str:
         s = self.config.settings
-        self.members.compile(self.population, member_keys(s.seed, s.num_seeds, PERIODIC))
+        if self.update < self.plan.total and not self._enough():
+            self.members.compile(self.population, member_keys(s.seed, s.num_seeds, PERIODIC))
         self.began = time.perf_counter()
         compiled = self.members.compile_seconds
         score = None
-        while self.update < self.plan.total:
-            if signals.received:
+        while self.update < self.plan.total and not self._enough():
+            if self.signals.received:
+                began = time.perf_counter()
                 self.save(score)
-                self.reporter.note(f"saved step {self.step:,}. Continue: jaxrl resume {folder.shown(self.run)}")
+                self.reporter.note(f"saved step {self.step:,} in {time.perf_counter() - began:.1f} s. "
+                                   f"Continue: jaxrl resume {shlex.quote(folder.shown(self.run))}")
                 return "interrupted"
             end = self.plan.next(self.update)
             with self._profile():
@@ -240,14 +297,18 @@ class Session:
             if len(self.diverged) == self.members.count:
                 self.save(None)
                 return "diverged"
-            enough = score is not None and self.config.settings.stop_return is not None \
-                and score >= self.config.settings.stop_return
             top = score is not None and score > (checkpoint.best(self.run) or (0, -np.inf))[1]
-            if enough or top or self.plan.due(self.plan.checkpoint, end):
+            if top or self._enough() or self.plan.due(self.plan.checkpoint, end):
                 self.save(score)
-            if enough:
-                break
         return "completed"
+
+    def _enough(self) -> bool:
+        """Whether these very parameters were evaluated, and every seed that is alive reached stop_return."""
+        goal = self.config.settings.stop_return
+        if goal is None or self.returns is None or self.evaluated != self.update:
+            return False
+        alive = [seed for seed in range(self.members.count) if seed not in self.diverged]
+        return bool((self.returns.mean(axis=1)[alive] >= goal).all())
 
     def _log(self, count: int, end: int, values: dict[str, np.ndarray], compile_seconds: float) -> None:
         """A row of metrics.jsonl, and what the screen shows."""
@@ -273,18 +334,18 @@ class Session:
         at = (int(self.population[block].progress.update[place]) + 1) * self.members.steps_per_update
         who = f"seed {seed + 1} of {self.members.count}"
         going = "; the others go on" if len(self.diverged) + 1 < self.members.count else ""
-        text = f"training diverged: {what} is not finite at step {at:,} ({who}{going})."
-        self.diverged[seed] = f"{text} State before it is saved."
-        self.reporter.note(f"{text} {self._advice()}")
+        self.diverged[seed] = (f"training diverged: {what} is not finite at step {at:,} ({who}{going}). "
+                               "State before it is saved.")
+        if going:                                # else the run ends, and says so
+            self.reporter.note(f"warning: {self.diverged[seed]}")
 
     def _advice(self) -> str:
-        names = [n for n in ("max_grad_norm", "learning_rate") if hasattr(self.config.agent, n)]
-        return "Try: " + ", ".join(f"algo.{n}" for n in names) if names else ""
+        return ", ".join(f"algo.{n}" for n in ("max_grad_norm", "learning_rate") if hasattr(self.config.agent, n))
 
     @contextlib.contextmanager
     def _profile(self):
-        """`profile=true`: a trace of the second chunk, when everything is warm."""
-        if self.config.settings.profile and len(self.history) == 1:
+        """`profile=true`: a trace of the second chunk of this process, when everything is warm."""
+        if self.config.settings.profile and len(self.history) == self.known + 1:
             with jax.profiler.trace(str(self.run / "profile")):
                 yield
         else:
@@ -294,7 +355,8 @@ class Session:
         """Greedy returns of the parameters as they are now: a row of evals.jsonl; -> their IQM over seeds."""
         s = self.config.settings
         keys = member_keys(s.seed, s.num_seeds, PERIODIC, self.update)
-        self.returns = self.members.evaluate(self.population, keys)
+        self.returns = self.members.evaluate(self.population, keys).astype(np.float64)
+        self.evaluated = self.update
         row = {"step": self.step, "returns": self.returns}
         self.evals.append(row)
         self.tensorboard.evaluation(row)
@@ -302,16 +364,22 @@ class Session:
 
     def save(self, score: float | None) -> None:
         """A checkpoint of now. `score`: the evaluation of these very parameters, None if there is none."""
-        self.metrics.sync()
-        self.evals.sync()
-        arrays = checkpoint.flatten(self.members.to_host(self.population))
-        meta = {"layout": self.layout(), "update": self.update, "metric_rows": self.metrics.rows,
-                "eval_rows": self.evals.rows}
-        checkpoint.save(self.run, self.step, arrays, meta, keep=self.config.settings.keep, score=score)
+        with self.signals.held():
+            self.metrics.sync()
+            self.evals.sync()
+            arrays = checkpoint.flatten(self.members.to_host(self.population))
+            meta = {"layout": self.layout(), "update": self.update, "metric_rows": self.metrics.rows,
+                    "eval_rows": self.evals.rows}
+            checkpoint.save(self.run, self.step, arrays, meta, keep=self.config.settings.keep, score=score)
 
     # ---------------------------------------------------------------- the end
 
     def finish(self, status: str, error: str | None) -> None:
+        """summary.json, report.html, TensorBoard's hyperparameters and the result on the screen."""
+        with self.signals.held():
+            self._finish(status, error)
+
+    def _finish(self, status: str, error: str | None) -> None:
         s, m = self.config.settings, self.members
         seconds = self.history[-1]["seconds"] if self.history else 0.0
         done = self.step * m.count
@@ -331,7 +399,28 @@ class Session:
         self.reporter.result(metrics.plain(summary), self.run)
 
 
+@contextlib.contextmanager
+def warnings_as_notes(reporter: Reporter):
+    """What jaxrl itself warns of goes to the reporter, unless that one says nothing."""
+    if isinstance(reporter, Silent):
+        yield
+        return
+    home, show = str(Path(__file__).parents[1]), warnings.showwarning
+
+    def note(message, category, filename, *rest, **more):
+        if str(filename).startswith(home):
+            reporter.note(f"warning: {message}")
+        else:
+            show(message, category, filename, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module="jaxrl")
+        warnings.showwarning = note
+        yield
+
+
 def flat_hypers(config: RunConfig) -> dict[str, float]:
+    """Name -> number of the hyperparameters, as one types them."""
     return {f"algo.{name}": getattr(config.agent, name) for name in hypers(config.agent)._fields}
 
 

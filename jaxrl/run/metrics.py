@@ -83,6 +83,7 @@ class Rows:
         self.sync()
 
     def close(self) -> None:
+        """Ends writing; harmless when done twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,4 +1,4 @@
-"""When a run logs, evaluates and saves. Fixed at launch and stored, so that a resumed run does all at the same steps."""
+"""When a run logs, evaluates and saves: fixed at launch and stored, so that a resumed run does so at the same steps."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ class Plan(NamedTuple):
 
     def next(self, update: int) -> int:
         """The end of the chunk that starts at `update`."""
-        return min(self.total, *(update - update % every + every for every in (self.log, self.evaluate, self.checkpoint)))
+        following = (update - update % every + every for every in (self.log, self.evaluate, self.checkpoint))
+        return min(self.total, *following)
 
     def due(self, every: int, update: int) -> bool:
+        """Whether what happens every `every` updates happens after `update` updates; all does at the end."""
         return update % every == 0 or update == self.total
 
 

@@ -1,10 +1,14 @@
-"""SIGINT and SIGTERM: the first asks the loop to stop at the end of its chunk, a second one stops at once."""
+"""SIGINT and SIGTERM: the first asks the loop to stop at the end of its chunk, a second one stops at once.
+
+At once, but never in the middle of a save: that is quick, and what it saves is what the user wants to go on from.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxrl.errors import Interrupted
@@ -15,7 +19,7 @@ class Signals:
 
     def __init__(self, note: Callable[[str], None]):
         self.received: int | None = None
-        self._note, self._before = note, {}
+        self._note, self._before, self._held = note, {}, False
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():      # Python allows handlers nowhere else
@@ -26,8 +30,21 @@ class Signals:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While something is saved: a second signal is ignored."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
     def _handle(self, signum: int, _: Any) -> None:
         if self.received is not None:
+            if self._held:
+                return
             raise Interrupted(signum)
         self.received = signum
-        self._note(f"stopping: {signal.Signals(signum).name} received, finishing the running chunk (again = stop now)")
+        with contextlib.suppress(RuntimeError):      # of a stream that was being written when the signal came
+            self._note(f"stopping: {signal.Signals(signum).name} received, finishing the running chunk "
+                       "(again = stop now)")

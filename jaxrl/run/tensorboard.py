@@ -88,10 +88,12 @@ class TensorBoard:
 
     @_harmless
     def flush(self) -> None:
+        """Hands what is buffered to the file."""
         self._writer.flush()
 
     @_harmless
     def close(self) -> None:
+        """Ends writing; harmless when done twice."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -21,6 +21,7 @@ from jaxrl.types import Input, Trajectory
 from tests import reference
 
 SMALL = NetworkConfig(hidden=(8,))
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 # -------------------------------------------------------------------- against a loop
@@ -40,7 +41,7 @@ def forward(params, obs):
 
 
 def oracle(params, old_params, hyper, batch):
-    """Every metric of the loss over one rollout [T, B] as one minibatch, item by item in float64. Schulman et al. 2017."""
+    """Every metric of the loss of one rollout [T, B] as one minibatch, item by item in float64."""
     shape = batch.reward.shape
     flat = lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:])
     _, old_value = forward(old_params, flat(batch.input.obs))
@@ -60,8 +61,8 @@ def oracle(params, old_params, hyper, batch):
         value_loss = reference.clipped_value(value[i], old_value[i], target[i], hyper.clip)
         rows.append((policy_loss, value_loss, entropy, ratio - 1 - log_ratio, abs(ratio - 1) > hyper.clip))
     means = dict(zip(("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction"), np.mean(rows, axis=0)))
-    means["loss"] = means["policy_loss"] + hyper.value_weight * means["value_loss"] - hyper.entropy_weight * means["entropy"]
-    return means
+    loss = means["policy_loss"] + hyper.value_weight * means["value_loss"] - hyper.entropy_weight * means["entropy"]
+    return means | {"loss": loss}
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +144,10 @@ def train(name, updates=100, wrap=lambda env: env, seed=0, env_settings=(), **se
                       config.rollout_length)
     advance = jax.jit(runner.advance)
     state = jax.jit(runner.init)(jax.random.key(seed), hypers(config), updates)
-    kind = lambda x: (x.shape, x.dtype, x.weak_type)
-    kinds = jax.tree.map(kind, state)
+    kinds = jax.eval_shape(lambda state: state, state)
     state, _ = advance(state, updates - updates // 5)
     state, metrics = advance(state, updates // 5)
-    assert jax.tree.map(kind, state) == kinds and advance._cache_size() == 1 and state.alive
+    assert jax.eval_shape(lambda state: state, state) == kinds and advance._cache_size() == 1 and state.alive
     return SimpleNamespace(config=config, env=env, runner=runner, state=state, metrics=metrics)
 
 
@@ -160,8 +160,8 @@ def values(trained, observations):
 
 
 @pytest.mark.parametrize("name, continuous, tolerance", [
-    ("probe-constant", False, 0.02), ("probe-observation", False, 0.05), ("probe-discount", False, 0.05),
-    ("probe-action", False, 0.05), ("probe-both", False, 0.05), ("probe-both", True, 0.1)])
+    ("probe-observation", False, 0.05), ("probe-discount", False, 0.05), ("probe-both", False, 0.05),
+    ("probe-both", True, 0.1)])
 def test_probe(name, continuous, tolerance):
     trained = train(name, gamma=0.5, env_settings={"continuous": continuous}, lam=0.9,
                     network=dataclasses.replace(SMALL, log_std=-1.0))
@@ -216,7 +216,6 @@ def test_statistics_are_frozen_in_the_rollout_and_merged_after_it(pendulum):
     runner, state = pendulum.runner, pendulum.state
     batch = jax.jit(runner.rollout)(state, jnp.zeros(()), jax.random.key(1))[2]
     new, metrics, _ = jax.jit(runner.agent.learn)(state.agent, state.hyper, batch, jnp.zeros(()), jax.random.key(2))
-    print("DEV", metrics["approx_kl"])
     assert abs(metrics["approx_kl"]) < 1e-9 and metrics["clip_fraction"] == 0.0
 
     items = batch.reward.size

@@ -22,6 +22,7 @@ from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.evaluate import make_evaluate
 from jaxrl.types import Agent
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
 UPDATES, GAMMA = 300, 0.99
 
 
@@ -64,8 +65,7 @@ def make_agent(spec):
 
     def learn(state, hyper, batch, progress, key):
         now, following = (value(state.params["critic"], inputs) for inputs in (batch.input, batch.final_input))
-        truncated = jnp.broadcast_to(batch.truncated[..., None], batch.reward.shape)
-        advantage, target = gae(batch.reward, now, following, batch.terminated, truncated, gamma=hyper.gamma, lam=0.9)
+        advantage, target = gae(batch.reward, now, following, batch.terminated, batch.truncated, gamma=hyper.gamma, lam=0.9)
 
         def loss(params):
             pi = policy(params["actor"], batch.input)
@@ -95,7 +95,7 @@ def trained():
 def test_dares_together(trained):
     runner, state, metrics = trained
     evaluate = jax.jit(jax.vmap(make_evaluate(runner.agent, runner.env.env, (), episodes=4), (0, None)))
-    returns = evaluate(state.agent, jax.random.key(1))
+    returns = evaluate(jax.vmap(runner.agent.actor)(state.agent), jax.random.key(1))
     np.testing.assert_array_equal(returns, np.full((3, 4), 8.0))
     assert np.all(metrics["return_mean"] > 4.0) and state.alive.all()
 

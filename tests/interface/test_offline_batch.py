@@ -90,7 +90,7 @@ def cloned():
 
 
 def test_clones_the_behaviour(cloned):
-    agent, actor, losses = cloned
+    agent, actor, _ = cloned
     n = 20_000
     for obs, behaviour, best in ((1.0, BEHAVIOUR, 0), (-1.0, BEHAVIOUR[::-1], 2)):
         inputs = Input(jnp.full((n, 1), obs), jnp.ones(n, bool))

@@ -1,6 +1,7 @@
-"""A prioritised Q-learner, with priorities as feedback, on the paper's own example. Schaul et al. 2016, arXiv:1511.05952.
+"""A prioritised Q-learner, with priorities as feedback, on the paper's own example.
 
-The agent sees Inputs and Trajectories only; whose priorities they are, the driver knows.
+Schaul et al. 2016, arXiv:1511.05952. The agent sees Inputs and Trajectories only; whose priorities they are, the
+driver knows.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import TimeLimit
 from jaxrl.types import Agent, Input, Progress, TrainState, Trajectory
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
 ENVS, CAPACITY, BATCH = 4, 64, 8
 
 
@@ -84,7 +86,7 @@ def make_agent(spec, num_envs):
         def loss(params):
             chosen = jnp.take_along_axis(q(params, batch.input), batch.action[..., None], axis=-1)[..., 0]
             td = target - chosen
-            return 0.5 * jnp.mean(batch.extras["weight"] * jnp.square(td)), td
+            return 0.5 * jnp.mean(batch.weight * jnp.square(td)), td
 
         gradient, td = jax.grad(loss, has_aux=True)(state)
         params = jax.tree.map(lambda p, g: p - hyper.learning_rate * g, state, gradient)
@@ -108,13 +110,13 @@ def add(replay, items):
 
 
 def sample(replay, alpha, beta, key):
-    """-> (places [n], Trajectory [1, n] with the importance weights among the extras)."""
+    """-> (places [n], Trajectory [1, n] with its importance weights)."""
     size = jnp.minimum(replay.head, CAPACITY)
     scaled = jnp.where(replay.priority > 0, replay.priority**alpha, 0.0)
     at = jax.random.choice(key, CAPACITY, (BATCH,), p=scaled / scaled.sum())
     weight = (size * scaled[at] / scaled.sum()) ** -beta
     batch = jax.tree.map(lambda x: x[at][None], replay.items)
-    return at, batch._replace(extras=batch.extras | {"weight": (weight / weight.max())[None]})
+    return at, batch._replace(weight=(weight / weight.max())[None])
 
 
 class Learner:
@@ -125,7 +127,7 @@ class Learner:
 
     def init(self, key, hyper, schedule):
         key, agent_key, env_key = jax.random.split(key, 3)
-        world, inputs = self.env.init(env_key, self.params)
+        world, _ = self.env.init(env_key, self.params)
         shapes = jax.eval_shape(self._step, self.agent.init(agent_key, hyper), hyper, world, jnp.zeros(()), key)[1]
         items = jax.tree.map(lambda x: jnp.zeros((CAPACITY, *x.shape[1:]), x.dtype), shapes)
         replay = Replay(items, jnp.zeros(CAPACITY), jnp.zeros((), jnp.int32))
@@ -158,7 +160,7 @@ class Learner:
 
 
 def start(env, schedule, learning_rate, gamma):
-    """-> (the compiled advance, fresh learners [2, ...]): two seeds, each with its own learning rate, in one program."""
+    """-> (the compiled advance, fresh learners [2, ...]): two seeds, each with its own learning rate."""
     learner, both = Learner(env), lambda x: jnp.broadcast_to(jnp.float32(x), 2)
     hyper = Hyper(both(learning_rate), both(gamma), alpha=both(0.6), beta=both(0.4))
     init = jax.jit(jax.vmap(learner.init, (0, 0, None)))

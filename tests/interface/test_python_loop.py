@@ -1,4 +1,4 @@
-"""A policy in a plain Python loop, in a thread: NumPy parameters in, NumPy trajectories out, as any remote actor does it.
+"""A policy in a plain Python loop, in a thread: NumPy parameters in, NumPy trajectories out, as in a remote actor.
 
 All that a worker needs of an algorithm is `explore` and `carry`; `learn` does not ask where a Trajectory was made.
 """
@@ -17,6 +17,8 @@ from envs_jax.spaces import Box, Discrete
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
 from jaxrl.types import Input, Trajectory
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def look(obs, first, action, reward):
@@ -53,8 +55,8 @@ class Loop:
         self.state = jax.jit(self.agent.init)(jax.random.key(1), self.hyper)
         self.network = actor_critic(config.network, spec)
         self.version, self.jobs, self.done = 0, Queue(), Queue()
-        arguments = (make_env, jax.jit(self.agent.explore), self.agent.carry(1), config.rollout_length, self.jobs, self.done)
-        threading.Thread(target=play, args=arguments, daemon=True).start()
+        acting = (jax.jit(self.agent.explore), self.agent.carry(1), config.rollout_length)
+        threading.Thread(target=play, args=(make_env, *acting, self.jobs, self.done), daemon=True).start()
 
     def collect(self, progress=0.0):
         self.jobs.put((self.version, jax.device_get((self.agent.actor(self.state), self.hyper, np.float32(progress)))))

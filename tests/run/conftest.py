@@ -1,0 +1,39 @@
+"""Fixtures of the tests of runs."""
+
+import pytest
+
+from jaxrl import registry
+from jaxrl.run import loop
+from tests.run.helpers import static_part
+
+
+@pytest.fixture(scope="session")
+def made_members():
+    return {}
+
+
+@pytest.fixture
+def shared(quick_compile, made_members, monkeypatch):
+    """Equal learners share their compiled programs, whichever run they are of."""
+    make = loop.make_members
+
+    def shared(config, learner, *, size=None, episodes):
+        s = config.settings
+        key = repr((config.algo, static_part(config), config.env, s.num_seeds, s.num_devices, size, episodes))
+        if key not in made_members:
+            made_members[key] = make(config, learner, size=size, episodes=episodes)
+        return made_members[key]
+
+    monkeypatch.setattr(loop, "make_members", shared)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """The environment tests.run.helpers.Poisoned, by the name "poisoned"."""
+    monkeypatch.setitem(registry.environments(), "poisoned", "tests.run.helpers:Poisoned")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A compilation cache for the processes of a test session."""
+    return tmp_path_factory.mktemp("compiled")
