@@ -93,7 +93,7 @@ class Box:
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
 
     def __str__(self) -> str:
-        short = lambda b: f"{b:g}" if np.ndim(b) == 0 else np.array2string(np.asarray(b), separator=", ", precision=4)
+        short = lambda b: f"{b:.4g}" if np.ndim(b) == 0 else f"[{', '.join(map(short, b))}]"
         return f"Box({short(self.low)}, {short(self.high)}, {self.shape})"
 
 

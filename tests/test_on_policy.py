@@ -134,6 +134,17 @@ def test_metrics_are_those_of_the_rollouts(single):
         np.testing.assert_allclose(metrics[name], np.mean([m[name] for m in each]), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_metrics_keep_their_names(single):
+    """One update's metrics are what `learn` returned, under the same names."""
+    _, rollout_key, learn_key = jax.random.split(single.state.key, 3)
+    batch = single.rollout(single.state, 0.0, rollout_key)[2]
+    learn = jax.jit(single.runner.agent.learn)
+    _, want, _ = learn(single.state.agent, single.state.hyper, batch, jnp.float32(0.0), learn_key)
+    _, metrics = single.advance(single.state, 1)
+    for name, value in want.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_no_episode_no_mean(single):
     _, metrics = single.advance(single.state, 0)
     assert metrics["episodes"] == 0 and np.isnan(metrics["return_mean"]) and np.isnan(metrics["length_mean"])

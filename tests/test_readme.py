@@ -116,13 +116,16 @@ def test_every_block_says_what_it_is():
     assert all(ast.parse(code) for kind, code in BLOCKS if kind == "python")
 
 
-def test_links_and_names_lead_somewhere():
+def test_links_and_files_lead_somewhere():
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     assert len(pages) > 4
     dead = [f"{page.name}: {target}" for page in pages
             for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
             if "://" not in target and not (page.parent / target).exists()]
-    assert not dead
+    tests = {name for page in pages for name in re.findall(r"`((?:tests|jaxrl|envs_jax|algos|configs)/[\w/.]+\.\w+)`",
+                                                           page.read_text(encoding="utf-8"))}
+    dead += [name for name in tests if not (ROOT / name).exists()]
+    assert len(tests) > 10 and not dead, dead
 
 
 def test_the_table_of_commands_is_complete():
@@ -137,3 +140,13 @@ def test_the_script_is_the_example():
     script = next(code for kind, code in BLOCKS if kind == "python" and "hydra.main" in code)
     decorator = next(line for line in script.splitlines() if line.startswith("@hydra.main"))
     assert decorator in (ROOT / "examples" / "hydra_main.py").read_text()
+
+
+def test_the_types_in_the_architecture_are_the_real_ones():
+    from jaxrl import types
+
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^class (\w+)\(NamedTuple\):.*\n    (.*)$", text, re.M)
+    assert len(shown) == 4
+    for name, fields in shown:
+        assert tuple(fields.split("; ")) == getattr(types, name)._fields, name

@@ -44,7 +44,7 @@ class OnPolicy:
         def body(_, carry):
             state, sums = carry
             new, now = self._update(state)
-            now = now._replace(learner=jnp.stack(list(now.learner.values())))
+            now = now._replace(learner=jnp.stack([now.learner[name] for name in names]))
             ok = state.alive & (now.nonfinite == 0)
             keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, old)
             added = keep(jax.tree.map(jnp.add, sums, now), sums)

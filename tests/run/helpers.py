@@ -19,7 +19,6 @@ from envs_jax.spaces import Box, Discrete
 from jaxrl import backend
 from jaxrl import config as configs
 from jaxrl.run import checkpoint, folder, metrics
-from jaxrl.run.reporter import Silent
 from jaxrl.settings import RunConfig
 
 if not backend.started():
@@ -72,7 +71,7 @@ def status(run: Path) -> str | None:
 # ---------------------------------------------------------------- who watches a run
 
 
-class Watcher(Silent):
+class Watcher:
     """A reporter that keeps what it is told, and does something at a moment: "header", or the n-th progress."""
 
     def __init__(self, at: str | int | None = None, act=None):
@@ -115,7 +114,7 @@ NOTHING, NAN_REWARD, INF_REWARD, NAN_OBSERVATION, HUGE_REWARD = range(5)
 
 
 class PoisonedParams(NamedTuple):
-    kind: int = NOTHING
+    poison: int = NOTHING
     at: int = 25              # the step of an episode at which it happens
     share: float = 1.0        # of the episodes in which it does
 
@@ -137,9 +136,9 @@ class Poisoned(Environment):
 
     def step(self, key, state, action, params):
         bad = state.doomed & (state.t == params.at)
-        poison = jnp.asarray([0.0, jnp.nan, jnp.inf, 0.0, 1e30])[params.kind]
+        poison = jnp.asarray([0.0, jnp.nan, jnp.inf, 0.0, 1e30])[params.poison]
         reward = jnp.where(bad, poison, (action == 1).astype(jnp.float32))
-        obs = jnp.where(bad & (params.kind == NAN_OBSERVATION), jnp.nan, jnp.zeros(1))
+        obs = jnp.where(bad & (params.poison == NAN_OBSERVATION), jnp.nan, jnp.zeros(1))
         return obs, state._replace(t=state.t + 1), reward, jnp.bool_(False), jnp.bool_(False), {}
 
     def observation_space(self, params):

@@ -1,4 +1,4 @@
-"""Resume equals no interruption, bit for bit: halves, kills, other numbers of devices; and what cannot go on says why."""
+"""Resume equals no interruption, bit for bit: halves, kills, other devices; and what cannot go on says why."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def test_killed_between_the_last_checkpoint_and_the_summary(whole, tmp_path, mon
     resume(run)
     assert_same(run, whole(num_seeds=3))
     mine, other = folder.read_summary(run), folder.read_summary(whole(num_seeds=3))
-    for key in ("status", "total_steps", "eval_returns", "eval_iqm", "eval_ci95", "train_returns", "best_step", "error"):
-        assert mine[key] == other[key], key
+    for key in folder.SUMMARY_KEYS:
+        assert mine[key] == other[key] or key in ("seconds", "compile_seconds", "steps_per_second"), key
 
 
 def test_another_number_of_devices_gives_the_same_bits(whole, tmp_path):

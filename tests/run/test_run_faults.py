@@ -1,0 +1,270 @@
+"""A run in trouble with the world around it: it ends or says why, and its rows parse to the last line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxrl import backend
+from jaxrl.errors import RunError, UserError
+from jaxrl.run import checkpoint, folder, loop, metrics
+from jaxrl.run.loop import resume, train
+from jaxrl.run.metrics import METRICS
+from tests.run.helpers import (
+    UPDATE,
+    Watcher,
+    assert_same,
+    ended,
+    process,
+    rows,
+    status,
+    tiny,
+    words,
+)
+
+pytestmark = [pytest.mark.usefixtures("shared"), pytest.mark.fault]
+
+
+def whole_rows(run: Path) -> int:
+    """How many rows there are; fails when something after them does not parse."""
+    found = metrics.read(run)
+    assert len((run / METRICS).read_bytes().splitlines()) == len(found)
+    return len(found)
+
+
+# ---------------------------------------------------------------- the disk
+
+
+def divert(run: Path, name: str, target: str):
+    """The file of a running run becomes `target`: its handle is swapped, as a full disk would make it fail."""
+    def act():
+        session = sessions[-1]
+        handle = getattr(session, name)
+        fd = os.open(target, os.O_WRONLY)
+        os.dup2(fd, handle._fd)
+        os.close(fd)
+    return act
+
+
+sessions: list[loop.Session] = []
+
+
+@pytest.fixture(autouse=True)
+def watch_sessions(monkeypatch):
+    sessions.clear()
+    enter = loop.Session.__enter__
+    monkeypatch.setattr(loop.Session, "__enter__", lambda self: (sessions.append(self), enter(self))[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("name", ["metrics", "evals"])
+def test_no_space_for_rows(tmp_path, name):
+    run = tmp_path / "run"
+    with pytest.raises(RunError) as error:
+        train(tiny(12, num_seeds=3, out=run), Watcher(3, divert(run, name, "/dev/full")))
+    assert error.value.exit_code == 1
+    assert str(error.value).startswith(f"no space left writing {run}/{name}.jsonl (needs 1 kB, ")
+    assert str(error.value).endswith(f"The last checkpoint, 128, is intact. Free space, then: jaxrl resume {run}")
+    assert status(run) == "failed" and folder.read_summary(run)["error"].startswith("RunError: no space left")
+    assert whole_rows(run) == (3 if name == "metrics" else 4)
+    resume(run)
+    assert status(run) == "completed" and len(rows(run)) == 6
+
+
+def test_no_space_for_a_checkpoint(tmp_path, monkeypatch):
+    run, write = tmp_path / "run", checkpoint.write_new
+
+    def full(path, chunks):
+        if path.parent.name == f".tmp-{8 * UPDATE}":
+            raise OSError(28, "No space left on device")
+        write(path, chunks)
+
+    monkeypatch.setattr(checkpoint, "write_new", full)
+    with pytest.raises(RunError, match=r"no space left writing .*/checkpoints/256 \(needs \d+ kB, .* free\)\. "
+                                       r"The last checkpoint, 128, is intact\. Free space, then: jaxrl resume "):
+        train(tiny(12, num_seeds=3, out=run))
+    assert status(run) == "failed" and checkpoint.steps(run) == [4 * UPDATE]
+    monkeypatch.undo()
+
+
+def test_no_space_for_the_config(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(folder, "write_atomic", full)
+    with pytest.raises(RunError, match=r"no space left writing .*config\.yaml \(needs .* There is no checkpoint yet\."):
+        train(tiny(4, num_seeds=3, out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("moment", [1, 3, 5])
+def test_the_folder_goes_away(tmp_path, moment):
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"cannot write .*(run|checkpoints).*\(No such file or directory\)\. "
+                                       r"There is no checkpoint yet\."):
+        train(tiny(12, num_seeds=3, out=run), Watcher(moment, lambda: shutil.rmtree(run)))
+    assert not run.exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    run = train(tiny(4, num_seeds=3, out=tmp_path / "run"))
+    before = run.stat().st_mtime_ns
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folder, "Lock", refuse)
+    with pytest.raises(UserError, match=r"run cannot be written \(Permission denied\)\."):
+        resume(run)
+    assert run.stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(UserError, match=r"out=.* cannot be used \(Permission denied\)"):
+            train(tiny(4, num_seeds=3, out=tmp_path / "run"))
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"out=.*file/run cannot be used \(Not a directory\)"):
+        train(tiny(4, num_seeds=3, out=tmp_path / "file" / "run"))
+
+
+def test_a_report_that_cannot_be_drawn_fails_loudly(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxrl.run.report.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(RunError, match=r"no space left writing .*report\.html"):
+        train(tiny(4, num_seeds=3, out=tmp_path / "run"))
+    assert status(tmp_path / "run") == "completed"          # which it is: only the page is missing
+
+
+# ---------------------------------------------------------------- clocks and homes
+
+
+def test_the_clock_is_set_back(tmp_path, monkeypatch):
+    plain, now = train(tiny(8, num_seeds=3, out=tmp_path / "plain")), [4e9]
+
+    def back():
+        now[0] -= 3600.0
+        return now[0]
+
+    monkeypatch.setattr(time, "time", back)
+    run = train(tiny(4, num_seeds=3, schedule_steps=8 * UPDATE, out=tmp_path / "run"))
+    resume(run, [f"total_steps={8 * UPDATE}"])
+    assert_same(run, plain)
+    seconds = [row["seconds"] for row in metrics.read(run)]
+    assert seconds == sorted(seconds) and folder.read_summary(run)["seconds"] > 0
+
+
+def test_seconds_go_on_when_a_run_does(tmp_path):
+    run = train(tiny(4, num_seeds=3, out=tmp_path / "run"))
+    before = folder.read_summary(run)["seconds"]
+    resume(run, [f"total_steps={8 * UPDATE}"])
+    seconds = [row["seconds"] for row in metrics.read(run)]
+    assert seconds == sorted(seconds) and seconds[1] == before < seconds[2]
+
+
+@pytest.mark.parametrize("home", [None, "/nonexistent/home", "/dev/null", ""])
+def test_no_home_no_cache(tmp_path, monkeypatch, home):
+    """Without a place for the compilation cache everything is compiled each time, and no more."""
+    import jax
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", home if home else "/dev/null"))
+    monkeypatch.setattr(Path, "mkdir", lambda self, *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+    set_to, before = [], jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(jax.config, "update", lambda *pair: set_to.append(pair))
+    if before is None:
+        backend.use_cache()
+        assert set_to == []
+
+
+def test_the_cache_is_the_users_own(tmp_path, monkeypatch):
+    import jax
+
+    set_to = {}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    if jax.config.jax_compilation_cache_dir is not None:
+        pytest.skip("a cache is configured")
+    backend.use_cache()
+    path = Path(set_to["jax_compilation_cache_dir"])
+    assert path.is_dir() and path.parent == tmp_path / "cache" / "jaxrl"
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    set_to.clear()
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)     # a folder that somebody else made first
+    backend.use_cache()
+    assert set_to == {}
+
+
+def test_device_gpu_without_one():
+    import jax
+
+    if jax.default_backend() == "gpu":
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match=r"device=gpu was asked for, JAX sees only: cpu\. This is a CPU build of jaxlib "
+                                        r'\(README, "GPU"\), or use device=cpu'):
+        backend.prepare("gpu")
+
+
+# ---------------------------------------------------------------- real processes, odd terminals
+
+ODD = {
+    "closed": {"close": (1, 2)},
+    "no home": {"env": {"HOME": None, "XDG_CACHE_HOME": None}},
+    "dumb": {"env": {"TERM": "dumb", "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": None, "PYTHONUTF8": "0"}},
+    "full": {"stdout": "/dev/full", "stderr": "/dev/full"},
+}
+
+
+def odd(tmp_path, cache, how):
+    setting = dict(ODD[how])
+    closed = setting.pop("close", ())
+    files = {key: open(setting.pop(key), "w") for key in ("stdout", "stderr") if key in setting}      # noqa: SIM115
+    if closed:
+        setting["preexec_fn"] = lambda: [os.close(number) for number in closed]
+        setting |= {"stdout": None, "stderr": None}
+    run = tmp_path / "a run"
+    child = process(cache, "train", *words(8, num_seeds=3), f"out={run}", **setting, **files)
+    code, out, err = ended(child)
+    for file in files.values():
+        file.close()
+    assert status(run) == "completed" and whole_rows(run) == 4
+    assert code == (1 if how == "full" else 0), err
+    return run, out, err
+
+
+def test_a_dumb_terminal(tmp_path, cache):
+    run, out, err = odd(tmp_path, cache, "dumb")
+    assert "\x1b" not in out + err and (out + err).isascii()
+    assert f"jaxrl resume '{run}'" in out
+    plain = train(tiny(8, num_seeds=3, out=tmp_path / "plain"))
+    assert_same(run, plain)                          # a process of its own computes what this one does
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["closed", "no home", "full"])
+def test_odd_processes(tmp_path, cache, how):
+    odd(tmp_path, cache, how)
+
+
+@pytest.mark.slow
+def test_a_process_killed_before_its_first_checkpoint(tmp_path, cache):
+    run = tmp_path / "run"
+    child = process(cache, "train", *words(10**6, num_seeds=3, checkpoint_every=10**9, eval_every=10**9), f"out={run}")
+    while not (run / METRICS).exists() or not (run / METRICS).stat().st_size:
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    ended(child)
+    code, _, err = ended(process(cache, "resume", str(run)))
+    assert code == 2 and err == (f"error: {run} has no checkpoint yet (stopped before the first one at step "
+                                 f"1,000,000,000?).\n       Start again: jaxrl train config={run}/config.yaml\n")

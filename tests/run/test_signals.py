@@ -1,0 +1,223 @@
+"""SIGTERM and SIGINT: the run is saved, says how to go on, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from jaxrl.errors import Interrupted
+from jaxrl.run import checkpoint, folder
+from jaxrl.run.loop import resume, train
+from jaxrl.run.signals import Signals
+from tests.run.helpers import (
+    EVERY,
+    UPDATE,
+    Watcher,
+    assert_same,
+    ended,
+    process,
+    status,
+    tiny,
+    wait_for,
+    words,
+)
+
+pytestmark = [pytest.mark.usefixtures("shared"), pytest.mark.fault]
+
+STOPPING = "stopping: {} received, finishing the running chunk (again = stop now)"
+
+
+def send(*signals: signal.Signals):
+    """Signals to this very process: Python calls the handlers before the next line."""
+    def act():
+        for one in signals:
+            os.kill(os.getpid(), one)
+            time.sleep(0.001)
+    return act
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    made = []
+
+    def get():
+        if not made:
+            made.append(train(tiny(12, num_seeds=3, out=tmp_path_factory.mktemp("whole"))))
+        return made[0]
+    return get
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("at, step", [("header", 0), (1, 2), (2, 4), (5, 10)])
+def test_one_signal(whole, tmp_path, signum, code, at, step):
+    """Before anything is compiled, and in or between chunks."""
+    run, reporter = tmp_path / "run", Watcher(at, send(signum))
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as stop:
+        train(tiny(12, num_seeds=3, out=run), reporter)
+    assert stop.value.exit_code == code and signal.getsignal(signum) == before
+    stopping, saved = reporter.notes
+    assert stopping == STOPPING.format(signum.name)
+    assert re.fullmatch(rf"saved step {step * UPDATE} in \d+\.\d s\. Continue: jaxrl resume {run}", saved)
+    summary = folder.read_summary(run)
+    assert (summary["status"], summary["total_steps"]) == ("interrupted", step * UPDATE)
+    assert (summary["eval_returns"] is not None) == (step >= 4) and checkpoint.last(run) == step * UPDATE
+    resume(run)
+    assert_same(run, whole()) and status(run) == "completed"
+
+
+def test_a_signal_in_the_last_chunk_changes_nothing(whole, tmp_path):
+    run, reporter = tmp_path / "run", Watcher(6, send(signal.SIGTERM))
+    train(tiny(12, num_seeds=3, out=run), reporter)
+    assert status(run) == "completed" and reporter.notes == [STOPPING.format("SIGTERM")]
+    assert_same(run, whole())
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM),
+                                     (signal.SIGINT, signal.SIGTERM, signal.SIGINT)])
+def test_during_a_save(whole, tmp_path, monkeypatch, signals):
+    """A save is never cut short, not even by a second signal."""
+    run, save, act = tmp_path / "run", checkpoint._publish, send(*signals)
+
+    def slow(*args):
+        act() if not status(run) and not (run / "checkpoints" / str(4 * UPDATE)).exists() else None
+        return save(*args)
+
+    monkeypatch.setattr(checkpoint, "_publish", slow)
+    with pytest.raises(Interrupted) as stop:
+        train(tiny(12, num_seeds=3, out=run))
+    assert stop.value.signum == signals[0] and status(run) == "interrupted"
+    assert checkpoint.last(run) == 4 * UPDATE and checkpoint.damage(run, 4 * UPDATE) is None
+    resume(run)
+    assert_same(run, whole())
+
+
+def test_twice_stops_at_once(whole, tmp_path):
+    run, reporter = tmp_path / "run", Watcher(3, send(signal.SIGINT, signal.SIGINT))
+    with pytest.raises(Interrupted) as stop:
+        train(tiny(12, num_seeds=3, out=run), reporter)
+    assert stop.value.exit_code == 130 and status(run) == "interrupted"
+    assert reporter.notes == [STOPPING.format("SIGINT")] and checkpoint.last(run) == 4 * UPDATE
+    resume(run)
+    assert_same(run, whole())
+
+
+def test_during_the_summary(tmp_path, monkeypatch):
+    run, act, write = tmp_path / "run", send(*[signal.SIGTERM] * 3), folder.write_summary
+    monkeypatch.setattr(folder, "write_summary", lambda *args: (act(), write(*args)))
+    train(tiny(4, num_seeds=3, out=run))
+    assert status(run) == "completed"
+
+
+def test_a_signal_is_noticed_while_a_chunk_runs(tmp_path):
+    """The wait for the device is one that Python can be woken from: a second signal ends it at once."""
+    run, reporter = tmp_path / "run", Watcher()
+    long = tiny(200_000, num_seeds=3, **{key: 200_000 * UPDATE for key in EVERY}, out=run)
+
+    def later():
+        for _ in range(2):
+            time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            sent.append(time.monotonic())
+
+    sent, note = [], reporter.note
+    reporter.note = lambda text: (note(text), sent.append(text))
+    thread = threading.Thread(target=later)
+    reporter.header = lambda facts: thread.start()
+    with pytest.raises(Interrupted):
+        train(long, reporter)
+    thread.join()
+    assert isinstance(sent[0], str) or isinstance(sent[1], str), sent        # noted before the second was sent
+    assert time.monotonic() - max(x for x in sent if not isinstance(x, str)) < 1.0
+    assert status(run) == "interrupted" and folder.read_summary(run)["total_steps"] == 0
+
+
+def test_in_another_thread_there_are_no_handlers(tmp_path):
+    before, runs = signal.getsignal(signal.SIGTERM), []
+    thread = threading.Thread(target=lambda: runs.append(train(tiny(4, num_seeds=3, out=tmp_path / "run"))))
+    thread.start()
+    thread.join()
+    assert status(runs[0]) == "completed" and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_note_that_cannot_be_made_is_no_reason_to_die():
+    """A stream that is just being written refuses another write from a signal handler."""
+    def reentrant(text):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+    with Signals(reentrant) as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+        assert signals.received == signal.SIGTERM
+        with signals.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.001)
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.001)
+
+
+# ---------------------------------------------------------------- real processes
+
+LONG = {"num_seeds": 3, "log_every": 20 * UPDATE, "eval_every": 10**9, "checkpoint_every": 10**9}
+
+
+def test_a_process_in_training(tmp_path, cache):
+    run = tmp_path / "run"
+    child = process(cache, "train", *words(10**6, **LONG), f"out={run}")
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size, child)
+    child.send_signal(signal.SIGTERM)
+    code, out, err = ended(child)
+    assert code == 143, err
+    step = checkpoint.last(run)
+    lines = [line for line in err.splitlines() if line.startswith(("stopping", "saved"))]
+    assert lines[0] == STOPPING.format("SIGTERM") and len(lines) == 2
+    assert lines[1].startswith(f"saved step {step:,} in ") and lines[1].endswith(f" Continue: jaxrl resume {run}")
+    assert "Traceback" not in err and out.startswith("  interrupted: ") and f"jaxrl resume {run}" in out
+    assert status(run) == "interrupted" and step > 0
+    resume(run, [f"total_steps={step + 40 * UPDATE}"])
+    assert status(run) == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals, code", [([signal.SIGINT], 130), ([signal.SIGTERM, signal.SIGTERM], 143)])
+def test_a_process_that_compiles(tmp_path, signals, code):
+    """Right after the header, with nothing in the compilation cache."""
+    run = tmp_path / "run"
+    child = process(tmp_path / "empty", "train", *words(1000, **LONG), f"out={run}")
+    head = [child.stderr.readline() for _ in range(5)]
+    assert head[-1].split() == ["run", str(run)]
+    for one in signals:
+        child.send_signal(one)
+        time.sleep(0.3)
+    code_seen, _, err = ended(child)
+    assert code_seen == code and status(run) == "interrupted" and "Traceback" not in err, err
+    assert ("saved step 0 in" in err) == (len(signals) == 1)
+    if len(signals) == 1:
+        resume(run, [f"total_steps={UPDATE}"])
+
+
+@pytest.mark.slow
+def test_processes_at_random_times(tmp_path, cache):
+    """SIGTERM three times, at moments drawn in advance; the end is that of the unbroken run."""
+    import random
+
+    every = {"log_every": 10 * UPDATE, "eval_every": 150 * UPDATE, "checkpoint_every": 50 * UPDATE}
+    command = words(1200, num_seeds=3, keep=1, **every)
+    assert ended(process(cache, "train", *command, f"out={tmp_path / 'whole'}", "quiet=true"))[0] == 0
+    run, draw, arguments = tmp_path / "run", random.Random(3), ["train", *command, f"out={tmp_path / 'run'}"]
+    for _ in range(3):
+        child = process(cache, *arguments)
+        known = checkpoint.last(run) or 0
+        wait_for(lambda known=known: (checkpoint.last(run) or 0) > known, child)
+        time.sleep(draw.uniform(0.0, 0.1))
+        child.send_signal(draw.choice([signal.SIGTERM, signal.SIGINT]))
+        code, _, err = ended(child)
+        assert code in (130, 143), err
+        arguments = ["resume", str(run)]
+    assert ended(process(cache, *arguments))[0] == 0
+    assert_same(run, tmp_path / "whole")
