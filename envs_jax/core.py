@@ -62,7 +62,7 @@ class Environment:
     """
 
     default_params: Params = ()
-    time_limit: ClassVar[int | None] = None   # the usual limit, applied by `envs_jax.make` through the TimeLimit wrapper
+    time_limit: ClassVar[int | None] = None   # the usual limit: `envs_jax.make` applies it (TimeLimit)
     max_steps: int | None = None              # the longest episode possible, if known
     agents: int | None = None
     action_mask = None

@@ -58,7 +58,7 @@ class MultiDiscrete:
 
 @dataclass(frozen=True)
 class Box:
-    """An array of `shape` with entries in [low, high]; the bounds are numbers or one number per entry (nested tuples)."""
+    """An array of `shape` with entries in [low, high]; a bound is a number, or one per entry (nested tuples)."""
 
     low: Any
     high: Any
@@ -84,7 +84,8 @@ class Box:
         x = np.asarray(x)
         if x.shape != self.shape or not np.can_cast(x.dtype, self.dtype, "same_kind"):
             return False
-        low, high = (np.asarray(b).astype(x.dtype if np.isfinite(b).all() else np.float32) for b in (self.low, self.high))
+        low, high = (np.asarray(b).astype(x.dtype if np.isfinite(b).all() else np.float32)
+                     for b in (self.low, self.high))
         return bool(np.all((x >= low) & (x <= high)))
 
     @property

@@ -83,7 +83,7 @@ def hyper_type(config_type: type) -> type:
 
 def hypers(config: Any) -> Any:
     """The hyper fields of a config as a tree of float32 scalars: the `hyper` argument of every agent function."""
-    import jax.numpy as jnp          # here, so that the command line can list settings without JAX
+    import jax.numpy as jnp  # here, so that the command line can list settings without JAX
 
     kind = hyper_type(type(config))
     return kind(*(jnp.asarray(getattr(config, name), jnp.float32) for name in kind._fields))

@@ -1,8 +1,16 @@
+"""What holds for every test: strict promotion, two CPU devices, a cache of compiled programs that is nobody's own."""
+
+import os
+import tempfile
+
+os.environ.setdefault("XDG_CACHE_HOME", os.path.join(tempfile.gettempdir(), f"jaxrl-tests-{os.getuid()}"))
+
 import jax
 import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture

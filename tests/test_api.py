@@ -15,7 +15,7 @@ from tests.run.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, t
 
 pytestmark = pytest.mark.usefixtures("shared")
 
-from tests.run.conftest import made_members, shared  # noqa: E402,F401
+from tests.run.conftest import made_members, shared  # noqa: F401
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key not in ("algo", "env")}, **EVERY, "num_seeds": 3}
 SHORT = {**SETTINGS, "total_steps": 4 * UPDATE}

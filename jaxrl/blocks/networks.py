@@ -28,7 +28,7 @@ class NetworkConfig:
     hidden: tuple[int, ...] = static((64, 64), low=1, help="sizes of the dense layers")
     channels: tuple[int, ...] = static((16, 32), low=1, help="channels of the convolutions (cnn)")
     activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
-    recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset at episode starts")
+    recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset on first steps")
     recurrent_size: int = static(64, low=1, help="size of the recurrent core")
     shared: bool = static(False, help="one torso for policy and value; recurrent networks always share theirs")
     previous: bool = static(False, help="also feed the previous action and reward")

@@ -19,7 +19,7 @@ class OnPolicy:
         self.steps_per_update = rollout_length * env.num_envs
 
     def watched(self, metrics: Metrics) -> list[str]:
-        """What is looked at for numbers that are not finite; `metrics["nonfinite"]` is 1 + the place of the first, or 0.
+        """What is looked at for numbers that are not finite; `metrics["nonfinite"]`: 1 + the place of the first, or 0.
 
         A learner reports its loss and the norm of its gradients: while these are finite, so are its parameters.
         """
