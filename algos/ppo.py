@@ -23,7 +23,7 @@ from jaxrl.blocks import normalize
 from jaxrl.blocks.losses import approx_kl, clip_fraction, clipped_value, explained_variance, ppo_clip, standardize
 from jaxrl.blocks.minibatch import sgd
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
-from jaxrl.blocks.optim import adam
+from jaxrl.blocks.optim import adam, flat_norm
 from jaxrl.blocks.returns import gae
 from jaxrl.blocks.schedules import linear
 from jaxrl.declare import Range, hyper, log_range, nested, static
@@ -128,17 +128,16 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
         if config.normalize_advantage:
             advantage = standardize(advantage)
         log_ratio = policy.log_prob(action) - log_prob
-        policy_loss = ppo_clip(log_ratio, advantage, epsilon=epsilon).mean()
-        if config.clip_value:
-            value_loss = clipped_value(new_value, value, target, epsilon=epsilon).mean()
-        else:
-            value_loss = 0.5 * jnp.square(new_value - target).mean()
-        entropy = policy.entropy().mean()
-        total = policy_loss + hyper.value_weight * value_loss - hyper.entropy_weight * entropy
-        return total, {
-            "loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy,
-            "approx_kl": approx_kl(log_ratio).mean(),
-            "clip_fraction": clip_fraction(log_ratio, epsilon=epsilon).mean()}
+        value_loss = clipped_value(new_value, value, target, epsilon=epsilon) if config.clip_value \
+            else 0.5 * jnp.square(new_value - target)
+        terms = {
+            "policy_loss": ppo_clip(log_ratio, advantage, epsilon=epsilon), "value_loss": value_loss,
+            "entropy": policy.entropy(), "approx_kl": approx_kl(log_ratio),
+            "clip_fraction": clip_fraction(log_ratio, epsilon=epsilon)}
+        means = dict(zip(terms, jnp.stack([x.reshape(-1) for x in terms.values()]).mean(axis=1)))   # one reduction
+        total = means["policy_loss"] + hyper.value_weight * means["value_loss"] \
+            - hyper.entropy_weight * means["entropy"]
+        return total, means | {"loss": total}
 
     def learn(state, hyper, batch: Trajectory, progress, key):
         reward, reward_scale = batch.reward, state.reward
@@ -159,7 +158,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             params, opt = carry
             gradient, metrics = jax.grad(loss, has_aux=True)(params, hyper, epsilon, memory, *data)
             update, opt = optimize.update(gradient, opt, params)
-            return (optax.apply_updates(params, update), opt), metrics | {"grad_norm": optax.tree.norm(gradient)}
+            return (optax.apply_updates(params, update), opt), metrics | {"grad_norm": flat_norm(gradient)}
 
         (params, opt), metrics = sgd(
             minibatch, (state.params, state.optimizer), batch.carry0, data, key, epochs=config.epochs,

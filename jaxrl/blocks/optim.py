@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["adam", "clip_by_global_norm", "rmsprop"]
+__all__ = ["adam", "clip_by_global_norm", "flat_norm", "global_norm", "rmsprop"]
 
 
 def adam(
@@ -34,11 +34,21 @@ def rmsprop(
 def clip_by_global_norm(max_norm) -> optax.GradientTransformation:
     """Scale the gradient to at most `max_norm`, all leaves alike. Safe for a zero gradient and for max_norm = inf."""
     def update(grads, state, params=None):
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        norm = global_norm(grads)
         factor = jnp.minimum(1.0, max_norm / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny))
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), grads), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def global_norm(grads) -> jax.Array:
+    """The square root of the sum of all squares."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+
+
+def flat_norm(grads) -> jax.Array:
+    """The global norm, over one vector: where the optimiser is `flat` the compiler finds that it has it already."""
+    return global_norm(jnp.concatenate([jnp.reshape(leaf, (-1,)) for leaf in jax.tree.leaves(grads)]))
 
 
 def _build(scale: optax.GradientTransformation, learning_rate, max_grad_norm, flat: bool):
