@@ -43,7 +43,7 @@ def make(name: str, *, time_limit: int | Literal["default"] | None = "default", 
     return build(getattr(importlib.import_module(module), attribute), time_limit=time_limit, **settings)
 
 
-def build(kind: type[Environment], *, time_limit: int | Literal["default"] | None = "default", **settings: Any):
+def build(kind: type[Environment], /, *, time_limit: int | Literal["default"] | None = "default", **settings: Any):
     """An environment of class `kind` inside ClipAction (a Box of actions), TimeLimit (unless None), EpisodeStatistics.
 
     time_limit: in steps; "default" is the limit that the class declares. Each further setting is an argument of the

@@ -53,11 +53,12 @@ class Run:
         """The rows of evals.jsonl."""
         return metrics.read(self.folder, metrics.EVALS)
 
-    def evaluate(self, episodes: int = 100, step: int | str | None = None) -> np.ndarray:
+    def evaluate(self, episodes: int = 100, step: int | str | None = None, *,
+                 num_devices: int | None = None) -> np.ndarray:
         """Greedy returns [seeds, episodes] of a checkpoint (the last, a step, or "best"), on starts that training and
         its evaluations never saw."""
         backend.prepare()
-        config = self.config.with_settings(num_devices=None)      # of the machine that trained it
+        config = self.config.with_settings(num_devices=num_devices)      # not those it was trained on
         learner = build(config)
         arrays, meta = checkpoint.load(self.folder, step)
         members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=episodes)

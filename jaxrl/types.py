@@ -18,7 +18,7 @@ Metrics = dict[str, jax.Array]
 class Agent(NamedTuple):
     """An algorithm bound to its static config and to an EnvSpec: pure functions, vmappable over their arguments.
 
-    init    (key, hyper) -> AgentState                  parameters, targets, optimiser, normaliser
+    init    (key, hyper) -> AgentState                  a NamedTuple: params, and targets, optimiser, normaliser
     actor   (AgentState) -> Actor                       the part that acts: all that evaluation and export receive; a
                                                         worker that explores also gets (hyper, progress). A NamedTuple
                                                         whose field `params` may be perturbed by evolution; the others
@@ -104,6 +104,7 @@ class Algorithm(NamedTuple):
 class Runner(Protocol):
     """Every way to train one learner, whatever the source of experience: what the host loop, PBT and the CLI drive."""
 
+    num_envs: int
     steps_per_update: int
     def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState: ...
     def advance(self, state: TrainState, updates: int) -> tuple[TrainState, Metrics]: ...

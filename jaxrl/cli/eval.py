@@ -47,7 +47,7 @@ def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str,
 
     backend.prepare(values.get("device", "auto"))
     run = api.load(path)
-    returns = run.evaluate(episodes, step)
+    returns = run.evaluate(episodes, step, num_devices=values.get("num_devices"))
     at = checkpoint.best(run.folder)[0] if step == "best" else checkpoint.last(run.folder) if step is None else step
     seeds = returns.mean(axis=1)
     return plain({"step": at, "episodes": episodes, "eval_iqm": iqm(seeds), "eval_ci95": bootstrap_ci(returns),

@@ -147,6 +147,8 @@ def result_lines(summary: Mapping[str, Any], run: Path, episodes: int | None = N
     if summary["status"] == "failed":
         return lines
     folder = shlex.quote(str(run))
+    if run.is_dir() and not any((run / "checkpoints").glob("[0-9]*")):     # stopped before there was one
+        return [*lines, f"  next:  jaxrl train config={folder}/config.yaml"]
     more = f" total_steps={_round_up(2 * steps)}" if summary["status"] == "completed" else ""
     return [*lines, f"  next:  jaxrl eval {folder}      jaxrl resume {folder}{more}"]
 

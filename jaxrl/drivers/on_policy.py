@@ -16,7 +16,7 @@ class OnPolicy:
 
     def __init__(self, agent: Agent, env: VectorEnv, params: Any, rollout_length: int):
         self.agent, self.env, self.params, self.rollout_length = agent, env, params, rollout_length
-        self.steps_per_update = rollout_length * env.num_envs
+        self.num_envs, self.steps_per_update = env.num_envs, rollout_length * env.num_envs
 
     def watched(self, metrics: Metrics) -> list[str]:
         """What is looked at for numbers that are not finite; `metrics["nonfinite"]`: 1 + the place of the first, or 0.

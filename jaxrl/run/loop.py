@@ -181,16 +181,17 @@ class Session:
                   "count": len(set(self.members.devices))}
         folder.write_environment(self.run, command, device)
         s, m = self.config.settings, self.members
-        parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(
-            lambda: self.learner.agent.init(jax.random.key(0), hypers(self.config.agent))).params))
-        envs = self.learner.runner.env.num_envs
+        agent, envs = self.learner.agent, self.learner.runner.num_envs
+        state = jax.eval_shape(lambda: agent.init(jax.random.key(0), hypers(self.config.agent)))
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        seeds = lambda n: f"{n} seed{'s' if n > 1 else ''}"
         self.reporter.header({
             "algorithm": f"{self.config.algo}, {parameters:,} parameters, " + (
                 f"preset {s.preset}" if s.preset != "none" else "no preset"),
             "environment": f"{self.config.env.name}, {self.learner.spec.observation} -> {self.learner.spec.action}",
-            "device": f"{len(set(m.devices))} x {device['kind']}, {m.blocks} x {m.size} seeds",
+            "device": f"{len(set(m.devices))} x {device['kind']}, {m.blocks} x {seeds(m.size)}",
             "training": f"{envs:,} environments x {self.plan.total * m.steps_per_update // envs:,} steps x "
-                        f"{m.count} seeds",
+                        f"{seeds(m.count)}",
             "run": folder.shown(self.run)})
 
     def start(self, agent: Any = None) -> None:
