@@ -65,7 +65,8 @@ def make_agent(spec):
 
     def learn(state, hyper, batch, progress, key):
         now, following = (value(state.params["critic"], inputs) for inputs in (batch.input, batch.final_input))
-        advantage, target = gae(batch.reward, now, following, batch.terminated, batch.truncated, gamma=hyper.gamma, lam=0.9)
+        ends = batch.terminated, batch.truncated
+        advantage, target = gae(batch.reward, now, following, *ends, gamma=hyper.gamma, lam=0.9)
 
         def loss(params):
             pi = policy(params["actor"], batch.input)
