@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxrl import schemas
+from jaxrl.config import schemas
 
 if TYPE_CHECKING:
     from jaxrl.api import load, make_runner, resume, train

@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxrl import backend
 from jaxrl import config as configs
+from jaxrl.config.settings import RunConfig
 from jaxrl.drivers.build import build
 from jaxrl.errors import UserError
 from jaxrl.run import checkpoint, folder, loop, metrics
 from jaxrl.run.reporter import Reporter
-from jaxrl.settings import RunConfig
 from jaxrl.types import Runner
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import jaxrl
 from jaxrl import config, registry, schemas
-from jaxrl.check import short, strip_optional
+from jaxrl.config.check import short, strip_optional
+from jaxrl.config.reading import declared
 from jaxrl.errors import UserError
-from jaxrl.reading import declared
 
 BASE = ["algo=ppo", "env=cartpole", "preset=none"]
 

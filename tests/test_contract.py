@@ -12,7 +12,7 @@ import pytest
 
 import jaxrl
 from envs_jax import spaces
-from jaxrl import schemas
+from jaxrl.config import schemas
 from jaxrl.declare import declarations, hypers
 from jaxrl.drivers.build import build
 from jaxrl.registry import algorithms, environments

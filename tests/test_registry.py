@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from jaxrl import registry
-from jaxrl.check import bounds, short
+from jaxrl.config.check import bounds, short
+from jaxrl.config.reading import declared
+from jaxrl.config.settings import Settings
 from jaxrl.declare import declarations
 from jaxrl.errors import UserError
-from jaxrl.reading import declared
-from jaxrl.settings import Settings
 
 
 def test_a_name_in_two_packages_names_both():

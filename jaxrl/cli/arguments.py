@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl.check import check, unknown_key
+from jaxrl.config.check import check, unknown_key
+from jaxrl.config.overrides import parse
+from jaxrl.config.settings import SETTINGS
 from jaxrl.declare import Declaration
 from jaxrl.errors import Problem, UserError
-from jaxrl.overrides import parse
-from jaxrl.settings import SETTINGS
 
 DEVICE = {name: SETTINGS[name] for name in ("device", "num_devices")}
 OUTPUT = {name: SETTINGS[name] for name in ("json", "debug")}

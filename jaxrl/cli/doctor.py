@@ -32,7 +32,7 @@ STEPS = 16_384
 def run(words: list[str]) -> None:
     from jaxrl import backend
     from jaxrl.cli.arguments import options
-    from jaxrl.settings import SETTINGS
+    from jaxrl.config.settings import SETTINGS
 
     backend.prepare(options("doctor", words, {key: SETTINGS[key] for key in ("device", "debug")}).get("device", "auto"))
     rows = [("python", platform.python_version()), *versions(), *hardware(), ("ray", ray())]

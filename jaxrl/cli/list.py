@@ -35,7 +35,7 @@ def run(words: list[str]) -> None:
 
 def lines_of(name: str) -> list[str]:
     """The table for "algos", "envs", "experiments", an algorithm, an environment or a preset."""
-    from jaxrl import schemas
+    from jaxrl.config import schemas
 
     if name in KINDS:
         return {"algos": algorithms, "envs": environments, "experiments": experiments}[name]()
@@ -65,7 +65,7 @@ def environments() -> list[str]:
 
 def experiments() -> list[str]:
     """The table of presets, with the score each reached."""
-    from jaxrl import schemas
+    from jaxrl.config import schemas
 
     rows = [(name, reached(name) or "") for name in schemas.presets()]
     return ["experiments: tuned presets, used by preset=auto   (jaxrl list NAME)", *(table(rows) or ["  none yet"])]
@@ -73,7 +73,7 @@ def experiments() -> list[str]:
 
 def algorithm(name: str) -> list[str]:
     """Every setting with default, range, search range, kind and help."""
-    from jaxrl.check import bounds, short
+    from jaxrl.config.check import bounds, short
     from jaxrl.declare import declarations
 
     rows = []
@@ -89,7 +89,7 @@ def algorithm(name: str) -> list[str]:
 def environment(name: str) -> list[str]:
     """Spaces, limits and parameters of one environment."""
     from envs_jax.core import spec
-    from jaxrl.check import short
+    from jaxrl.config.check import short
 
     env, params = registry.environment(name)
     facts = spec(env, params)

@@ -18,14 +18,14 @@ Examples:
 
 def run(words: list[str]) -> None:
     from jaxrl import backend, config
-    from jaxrl.check import check, unknown_key
     from jaxrl.cli.arguments import take_run
     from jaxrl.cli.screen import Screen
+    from jaxrl.config.check import check, unknown_key
+    from jaxrl.config.overrides import parse
+    from jaxrl.config.settings import SETTINGS
     from jaxrl.declare import Declaration
     from jaxrl.errors import UserError
-    from jaxrl.overrides import parse
     from jaxrl.run import folder
-    from jaxrl.settings import SETTINGS
 
     path, words = take_run("resume", words)
     stored = folder.open_run(path) / folder.CONFIG

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jaxrl import config
-from jaxrl.check import short
 from jaxrl.cli.list import reached
 from jaxrl.cli.text import table
 from jaxrl.config import Origin
+from jaxrl.config.check import short
 from jaxrl.errors import UserError
 from jaxrl.run import folder
 

@@ -19,9 +19,9 @@ Lists are written [64,64], nothing is null. The others are:
 
 def more_help() -> list[str]:
     """The settings of every run, for the help."""
-    from jaxrl.check import short
     from jaxrl.cli.text import table
-    from jaxrl.settings import SETTINGS
+    from jaxrl.config.check import short
+    from jaxrl.config.settings import SETTINGS
 
     return table([name, short(d.default), d.help] for name, d in SETTINGS.items())
 

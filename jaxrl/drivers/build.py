@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from envs_jax import core
 from envs_jax.vector import VectorEnv
+from jaxrl.config.settings import RunConfig
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import UserError
-from jaxrl.settings import RunConfig
 from jaxrl.types import Agent, EnvSpec, Runner
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxrl import backend
 from jaxrl import config as configs
+from jaxrl.config.settings import RunConfig
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, RunError, UserError
@@ -29,7 +30,6 @@ from jaxrl.run.plan import Plan, plan, settle, updates
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.run.signals import Signals
 from jaxrl.run.tensorboard import TensorBoard
-from jaxrl.settings import RunConfig
 from jaxrl.types import TrainState
 
 TRAIN, PERIODIC, FINAL = range(3)                 # key streams: learning, evaluations of a run, `jaxrl eval`

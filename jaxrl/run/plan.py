@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxrl.settings import RunConfig
+from jaxrl.config.settings import RunConfig
 
 ROWS, EVALS, CHECKPOINTS = 100, 10, 10       # of a run, where the config leaves it open
 LONGEST = 256                                # updates between rows: a signal waits for one chunk at most

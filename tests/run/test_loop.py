@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 import jaxrl
+from jaxrl.config.settings import EnvConfig
 from jaxrl.errors import RunError, UserError
 from jaxrl.evaluate import bootstrap_ci, iqm
 from jaxrl.run import checkpoint, folder, loop, metrics
 from jaxrl.run.loop import resume, train
 from jaxrl.run.plan import Plan, plan, settle
-from jaxrl.settings import EnvConfig
 from tests.run.helpers import (
     EVERY,
     HUGE_REWARD,

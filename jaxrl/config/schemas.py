@@ -128,7 +128,7 @@ def _environment(name: str) -> Any:
 
 
 def _settings() -> Any:
-    from jaxrl.settings import Settings
+    from jaxrl.config.settings import Settings
 
     return _schema(Settings(), [("algo", "???"), ("env", "???")])
 

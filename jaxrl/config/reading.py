@@ -7,12 +7,11 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from envs_jax.core import spec
-from jaxrl.check import check, unknown_key
+from jaxrl.config.check import check, unknown_key
+from jaxrl.config.settings import SETTINGS, TIME_LIMIT, EnvConfig, RunConfig, Settings
 from jaxrl.declare import Declaration, declarations
 from jaxrl.errors import Problem, UserError
 from jaxrl.registry import algorithm, algorithms, environment, environment_options, environments, unknown
-from jaxrl.settings import SETTINGS, TIME_LIMIT, EnvConfig, RunConfig, Settings
 
 PARAMS = "env.params."
 
@@ -105,7 +104,7 @@ def _build(algo: str, env: str, good: Mapping[str, Any]) -> RunConfig:
         raise UserError(f"{env} cannot be made with {shown or f'env.time_limit={limit}'}: {error}") from error
     agent = _instance(algorithm(algo).config(), {key[len("algo."):]: value for key, value in good.items()
                                                  if key.startswith("algo.")})
-    problems = _problems(algo, env, agent, spec(made, values))
+    problems = _problems(algo, env, agent, (made, values))
     if problems:
         raise UserError(problems)
     settings = Settings(**{key: value for key, value in good.items() if key in SETTINGS})
@@ -127,12 +126,14 @@ def _instance(default: Any, values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(default, **changes)
 
 
-def _problems(algo: str, env: str, agent: Any, env_spec: Any) -> list[Problem]:
+def _problems(algo: str, env: str, agent: Any, made: tuple[Any, Any]) -> list[Problem]:
     """What the algorithm says of its config and the environment. {algo} and {env} in a text become the names."""
-    texts = agent.problems(env_spec) if hasattr(agent, "problems") else []
+    from envs_jax.core import spec  # and with it JAX, which a list of settings does without
+
+    texts = agent.problems(spec(*made)) if hasattr(agent, "problems") else []
     return [Problem(text.replace("{algo}", algo).replace("{env}", env)) for text in texts]
 
 
 def _misfits(algo: str, env: str) -> list[Problem]:
     """What is wrong with this algorithm in this environment whatever the settings: said beside other mistakes."""
-    return _problems(algo, env, algorithm(algo).config(), spec(*environment(env)))
+    return _problems(algo, env, algorithm(algo).config(), environment(env))

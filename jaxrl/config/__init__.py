@@ -1,8 +1,8 @@
 """From the words of a user to a checked `RunConfig`, and back to YAML.
 
-Hydra composes defaults and preset (jaxrl/schemas.py registers the groups); the user's overrides are laid on top. Every
-value then goes through `read`, which reports all that is wrong at once. Nothing named in a config is imported or called
-other than by the tables of jaxrl/registry.py.
+Hydra composes defaults and preset (schemas.py registers the groups); the user's overrides are laid on top. Every value
+then goes through `read`, which reports all that is wrong at once. Nothing named in a config is imported or called other
+than by the tables of jaxrl/registry.py.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxrl.check import check
+from jaxrl.config.check import check
+from jaxrl.config.overrides import Item, parse
+from jaxrl.config.reading import declared, flatten, read
+from jaxrl.config.settings import SETTINGS, EnvConfig, RunConfig, Settings
 from jaxrl.errors import Problem, UserError
-from jaxrl.overrides import Item, parse
-from jaxrl.reading import declared, flatten, read
 from jaxrl.registry import algorithms, environments, unknown
-from jaxrl.settings import SETTINGS, EnvConfig, RunConfig, Settings
 
 __all__ = ["EnvConfig", "Origin", "RunConfig", "Settings", "compose", "from_dictconfig", "from_file", "from_values",
            "load_yaml", "origins", "origins_of_file", "peek", "to_plain", "to_yaml"]
@@ -48,7 +48,7 @@ def from_dictconfig(config: Any) -> RunConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from jaxrl import schemas
+    from jaxrl.config import schemas
 
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -87,7 +87,7 @@ def _from_items(items: list[Item], problems: list[Problem], extend: bool = False
 
 def _base(values: Mapping[str, Item], problems: list[Problem]) -> dict:
     """Defaults and preset of the algorithm and environment named in `values`."""
-    from jaxrl import schemas
+    from jaxrl.config import schemas
 
     algo, env = ((values.get(key) or values.get(f"{key}.name") or Item(key, None)).value for key in ("algo", "env"))
     preset = values["preset"].value if "preset" in values else "auto"
