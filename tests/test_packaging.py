@@ -89,10 +89,12 @@ def environment(folder: Path, *what: str | Path) -> Path:
     """A fresh environment with jaxrl installed into it; its dependencies are those of this process. -> its bin/"""
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", *what, cwd=folder)
     site = next((folder / "lib").glob("python*/site-packages"))
-    # plain folders on the path: the .pth files in them are not read, so no editable install of ours is found there
+    # plain folders on the path: the .pth files in them are not read, so no editable install of ours is found there.
+    # Written first, because building without isolation looks for setuptools in the environment that it installs into.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n" + sysconfig.get_path("platlib") + "\n")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--ignore-installed", *what,
+        cwd=folder)
     return folder / "bin"
 
 
