@@ -57,14 +57,13 @@ class Members:
 
     def init(self, keys: jax.Array, hyper: Any, schedule: int) -> Population:
         """Fresh members from `keys` [count] and `hyper` (leaves [count]); all made on the first device: one program."""
-        first, schedule = self.devices[0], jnp.asarray(schedule, jnp.int32)
-        return [jax.device_put(self._call("init", self._init, first, *parts, schedule), device)
-                for device, parts in self._deal((keys, hyper))]
+        first = self.devices[0]
+        return [jax.device_put(self._call("init", self._init, first, *jax.device_put(parts, first), np.int32(schedule)),
+                               device) for device, parts in self._deal((keys, hyper))]
 
     def advance(self, population: Population, updates: int) -> tuple[Population, Metrics]:
         """`updates` updates of every member; the old population is given up. Metrics are NumPy arrays [count]."""
-        updates = jnp.asarray(updates, jnp.int32)
-        done = [self._call("advance", self._advance, device, state, updates)
+        done = [self._call("advance", self._advance, device, state, np.int32(updates))
                 for device, state in zip(self.devices, population)]
         return [state for state, _ in done], self._collect([metrics for _, metrics in done])
 
@@ -77,8 +76,8 @@ class Members:
         """Compile `advance` on every device, and begin to compile `evaluate`, which is waited for when it is used."""
         start = time.perf_counter()
         states = dict(zip(self.devices, population))
-        updates = jnp.asarray(1, jnp.int32)
-        needed = [self._program("advance", self._advance, device, state, updates) for device, state in states.items()]
+        needed = [self._program("advance", self._advance, device, state, np.int32(1))
+                  for device, state in states.items()]
         for device, key in dict(self._deal(keys)).items():
             self._program("evaluate", self._evaluate, device, states[device].agent, key)
         for program in needed:
@@ -113,11 +112,11 @@ class Members:
         arrays, pause = jax.tree.leaves(blocks), 2e-5
         while not all(x.is_ready() for x in arrays):
             time.sleep(pause)
-            pause = min(2 * pause, 2e-3)
+            pause = min(2 * pause, 5e-4)
         return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x])[: self.count], *blocks)
 
     def _call(self, name: str, function: Callable, device: jax.Device, *args: Any) -> Any:
-        args = jax.device_put(args, device)
+        """`function` of arguments that are on `device` (or NumPy's)."""
         start = time.perf_counter()
         program = self._program(name, function, device, *args).result()
         self.compile_seconds += time.perf_counter() - start
