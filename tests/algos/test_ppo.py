@@ -134,6 +134,14 @@ class Blind(Wrapper):
         return obs, state, reward, terminated | truncated, jnp.zeros_like(truncated), info
 
 
+class Fatal(Wrapper):
+    """An illegal action pays NaN: one, ever, and the learner is not alive at the end."""
+
+    def step(self, key, state, action, params):
+        obs, state, reward, terminated, truncated, info = super().step(key, state, action, params)
+        return obs, state, jnp.where(info["illegal"] > 0, jnp.nan, reward), terminated, truncated, info
+
+
 def train(name, updates=100, wrap=lambda env: env, seed=0, env_settings=(), **settings):
     """-> (config, environment, runner, state, metrics of the last fifth of the updates)."""
     env, params = make(name, **dict(env_settings))
@@ -177,8 +185,9 @@ def test_several_choices():
 
 
 def test_masked_bandit():
-    """Its observation tells nothing: what beats the blind policy came through the mask."""
-    trained = train("masked-bandit")
+    """Its observation tells nothing: what beats the blind policy came through the mask. No illegal action, ever: `train`
+    asserts that the learner is alive."""
+    trained = train("masked-bandit", wrap=Fatal)
     mean, env = trained.metrics["return_mean"] / trained.env.time_limit, trained.env.unwrapped
     assert 0.97 * env.optimal_reward < mean < 1.03 * env.optimal_reward
 
