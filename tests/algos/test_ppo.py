@@ -185,8 +185,10 @@ def test_several_choices():
 
 
 def test_masked_bandit():
-    """Its observation tells nothing: what beats the blind policy came through the mask. No illegal action, ever: `train`
-    asserts that the learner is alive."""
+    """Its observation tells nothing: what beats the blind policy came through the mask.
+
+    No illegal action, ever: `train` asserts that the learner is alive.
+    """
     trained = train("masked-bandit", wrap=Fatal)
     mean, env = trained.metrics["return_mean"] / trained.env.time_limit, trained.env.unwrapped
     assert 0.97 * env.optimal_reward < mean < 1.03 * env.optimal_reward
