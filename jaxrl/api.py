@@ -62,10 +62,9 @@ class Run:
         learner = build(config)
         arrays, meta = checkpoint.load(self.folder, step)
         members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=episodes)
-        seed, seeds = config.settings.seed, config.settings.num_seeds
-        template = members.template(loop.member_keys(seed, seeds, loop.TRAIN), loop.spread(config))
-        population = members.from_host(checkpoint.unflatten(template, arrays))
-        return members.evaluate(population, loop.member_keys(seed, seeds, loop.FINAL))
+        population = members.from_host(loop.stored_state(config, members, arrays))
+        return members.evaluate(
+            population, loop.member_keys(config.settings.seed, config.settings.num_seeds, loop.FINAL))
 
 
 def train(algo: str | RunConfig | Any, env: str | None = None, *, reporter: Reporter | None = None,

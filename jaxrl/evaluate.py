@@ -50,8 +50,7 @@ def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any, episod
             total = after.episode_return.reshape(envs, -1).mean(-1)
             current = (jnp.arange(k)[None] == played.count[:, None]) & (played.count < k)[:, None]
             returns = jnp.where(current, total[:, None], played.returns)
-            ended = (after.terminated | after.truncated).reshape(envs, -1).all(-1)
-            return t + 1, world, memory, Played(returns, played.count + ended)
+            return t + 1, world, memory, Played(returns, played.count + after.input.first)
 
         played = Played(jnp.zeros((envs, k)), jnp.zeros(envs, jnp.int32))
         *_, played = jax.lax.while_loop(going, step, (jnp.zeros((), jnp.int32), world, agent.carry(envs), played))

@@ -85,13 +85,11 @@ class OnPolicy:
             env, after = self.env.step(keys[1], env, action)
             seen = Trajectory(inputs, action, extras, after.reward, after.terminated, after.truncated,
                               after.final_input, carry0=())
-            return (env, memory), (seen, after.episode_return, after.episode_length)
+            return (env, memory), (seen, after.input.first, after.episode_return, after.episode_length)
 
         keys = jax.random.split(key, (self.rollout_length, 2))
-        (env, carry), (batch, returns, lengths) = jax.lax.scan(step, (state.env, state.carry), keys)
-        per_env = lambda x: x.reshape(self.rollout_length, self.env.num_envs, -1)
-        ended = per_env(batch.terminated | batch.truncated).all(-1)
-        returns = per_env(returns).mean(-1)                       # of several agents: their mean
+        (env, carry), (batch, ended, returns, lengths) = jax.lax.scan(step, (state.env, state.carry), keys)
+        returns = returns.reshape(*ended.shape, -1).mean(-1)      # of several agents: their mean
         total = lambda x: jnp.sum(jnp.where(ended, x, 0), dtype=jnp.float32)
         return env, carry, batch._replace(carry0=state.carry), (total(1), total(returns), total(lengths))
 

@@ -110,6 +110,12 @@ def spread(config: RunConfig) -> Any:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.settings.num_seeds,)), hypers(config.agent))
 
 
+def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarray]) -> TrainState:
+    """The arrays of a checkpoint as the members' state. Raises UserError where they do not fit the config."""
+    keys = member_keys(config.settings.seed, config.settings.num_seeds, TRAIN)
+    return checkpoint.unflatten(members.template(keys, spread(config)), arrays)
+
+
 def warm_start(config: RunConfig, learner: Learner) -> Any:
     """The whole agent state of the run `init_from`, its only seed for all or seed for seed; None without one."""
     s = config.settings
@@ -207,9 +213,7 @@ class Session:
 
     def restore(self, arrays: dict[str, np.ndarray], *, rewind: bool) -> None:
         """The state, rows and clock of the checkpoint that `meta` belongs to. Raises UserError if all is done."""
-        s = self.config.settings
-        template = self.members.template(member_keys(s.seed, s.num_seeds, TRAIN), spread(self.config))
-        state: TrainState = checkpoint.unflatten(template, arrays)
+        state = stored_state(self.config, self.members, arrays)
         evals = metrics.read(self.run, metrics.EVALS)[: self.meta["eval_rows"]]
         if evals:
             self.returns = np.asarray(evals[-1]["returns"], np.float64)      # null becomes nan
