@@ -10,19 +10,40 @@ Importing this package imports neither JAX nor an environment.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from envs_jax import parameters, suites
+
 if TYPE_CHECKING:
+    from envs_jax.bridges.gymnasium import to_gymnasium, to_gymnasium_vector
+    from envs_jax.bridges.gymnax import to_gymnax
     from envs_jax.core import Environment, EnvSpec, Input, TimeStep, spec
 
-__all__ = ["ENVIRONMENTS", "EnvSpec", "Environment", "Input", "TimeStep", "build", "make", "spec"]
+__all__ = ["ENVIRONMENTS", "EnvSpec", "Environment", "Input", "TimeStep", "build", "load", "make", "spec",
+           "to_gymnasium", "to_gymnasium_vector", "to_gymnax"]
+
+_HOMES = {**dict.fromkeys(("EnvSpec", "Environment", "Input", "TimeStep", "spec"), "core"),
+          **dict.fromkeys(("to_gymnasium", "to_gymnasium_vector"), "bridges.gymnasium"), "to_gymnax": "bridges.gymnax"}
 
 ENVIRONMENTS = {
     "cartpole": "envs_jax.classic.cartpole:CartPole",
     "pendulum": "envs_jax.classic.pendulum:Pendulum",
+    "acrobot": "envs_jax.classic.acrobot:Acrobot",
+    "mountaincar": "envs_jax.classic.mountaincar:MountainCar",
+    "mountaincar-continuous": "envs_jax.classic.mountaincar:MountainCarContinuous",
+    "cartpole-candidates": "envs_jax.classic.candidates:CandidateCartPole",
     "repeat-previous": "envs_jax.memory.repeat:RepeatPrevious",
+    "tmaze": "envs_jax.memory.tmaze:TMaze",
+    "memory-chain": "envs_jax.memory.chain:MemoryChain",
+    "random-mdp": "envs_jax.exact.random_mdp:RandomMDP",
+    "frozenlake": "envs_jax.exact.frozenlake:FrozenLake",
+    "cliffwalk": "envs_jax.exact.cliffwalk:CliffWalk",
+    "deepsea": "envs_jax.exact.deepsea:DeepSea",
+    "lqr": "envs_jax.exact.lqr:LQR",
     "probe-constant": "envs_jax.probe.values:ConstantReward",
     "probe-observation": "envs_jax.probe.values:ObservationReward",
     "probe-discount": "envs_jax.probe.values:DelayedReward",
@@ -32,41 +53,80 @@ ENVIRONMENTS = {
     "probe-multidiscrete": "envs_jax.probe.actions:MultiDiscreteReward",
     "masked-bandit": "envs_jax.probe.bandit:MaskedBandit",
     "two-step": "envs_jax.probe.two_step:TwoStepGame",
+    **suites.TABLE,
 }
 
 
-def make(name: str, *, time_limit: int | Literal["default"] | None = "default", **settings: Any):
-    """The environment of that name in ENVIRONMENTS, in its usual wrappers: see `build`. -> (environment, params)"""
+def make(name: str, **settings: Any) -> tuple[Environment, Any]:
+    """The environment of that name in ENVIRONMENTS, in wrappers; `settings` as `build` takes them.
+
+        make("cartpole", length=1.0, time_limit=200, wrappers={"frame_stack": 4}, randomize={"masspole": (0.05, 0.2)})
+    """
     if name not in ENVIRONMENTS:
         raise ValueError(f"unknown environment {name!r}{_nearest(name, ENVIRONMENTS)}")
-    module, attribute = ENVIRONMENTS[name].split(":")
-    return build(getattr(importlib.import_module(module), attribute), time_limit=time_limit, **settings)
+    return build(load(name, ENVIRONMENTS[name]), **settings)
 
 
-def build(kind: type[Environment], /, *, time_limit: int | Literal["default"] | None = "default", **settings: Any):
-    """An environment of class `kind` inside ClipAction (a Box of actions), TimeLimit (unless None), EpisodeStatistics.
+def load(name: str, target: str) -> Callable[..., Environment]:
+    """What a table of environments holds for `name`: "module:attribute", a class or a function that makes one.
 
-    time_limit: in steps; "default" is the limit that the class declares. Each further setting is an argument of the
-    constructor or a field of `default_params`. -> (environment, params)
+    A name `family/id` is one of a family, made by the same target, which is given the id as its first argument. Where
+    the other arguments differ from id to id, the target's `signature(id)` names them.
+    """
+    suites.require(name)
+    module, _, attribute = target.partition(":")
+    kind = getattr(importlib.import_module(module), attribute)
+    _, slash, member = name.partition("/")
+    if not slash:
+        return kind
+    make = functools.partial(kind, member)
+    if hasattr(kind, "signature"):
+        make.__signature__ = kind.signature(member)
+    return make
+
+
+def build(kind: Callable[..., Environment], /, *, time_limit: int | Literal["default"] | None = "default",
+          wrappers: Mapping[str, Any] | None = None, randomize: Mapping[str, tuple[float, float]] | None = None,
+          **settings: Any) -> tuple[Environment, Any]:
+    """An environment made by `kind` in wrappers, in the order of envs_jax/wrappers. -> (environment, params)
+
+    time_limit: in steps of the environment; "default" is the limit that the class declares, None is none.
+    wrappers: name in envs_jax.wrappers.WRAPPERS -> value. randomize: parameter -> (low, high), drawn at every reset.
+    Each further setting is an argument of `kind` or a field of `default_params`.
     """
     from envs_jax.spaces import Box
-    from envs_jax.wrappers import ClipAction, EpisodeStatistics, TimeLimit
+    from envs_jax.wrappers import WRAPPERS, ClipAction, DefaultParams, EpisodeStatistics, Randomize, TimeLimit, wrap
 
+    wrappers = wrappers or {}
+    for name in wrappers:
+        if name not in WRAPPERS:
+            raise ValueError(f"unknown wrapper {name!r}{_nearest(name, WRAPPERS)}")
+
+    env, params = _configured(kind, settings)
+    if env.action_space(params) != env.action_space(env.default_params):
+        env = DefaultParams(env, params)
+    limit = env.time_limit if time_limit == "default" else time_limit
+    if randomize:
+        env = Randomize(env, randomize)
+    if isinstance(env.action_space(params), Box):
+        env = ClipAction(env)
+    env = wrap(env, wrappers, inside=True)
+    if limit is not None:
+        env = TimeLimit(env, limit)
+    return wrap(EpisodeStatistics(env), wrappers, inside=False), params
+
+
+def _configured(kind: Callable[..., Environment], settings: Mapping[str, Any]) -> tuple[Environment, Any]:
+    """(environment, params): each setting goes to the constructor if that takes it, else to the parameters."""
     arguments = inspect.signature(kind).parameters
     env = kind(**{key: value for key, value in settings.items() if key in arguments})
-    params, fields = env.default_params, getattr(env.default_params, "_fields", ())
+    params, fields = env.default_params, parameters.fields(env.default_params)
     for key in (key for key in settings if key not in arguments):
         if key not in fields:
             raise ValueError(f"{env.name} has no setting {key!r}{_nearest(key, (*arguments, *fields))}")
-        of_float = isinstance(getattr(params, key), float) and isinstance(settings[key], int)
-        params = params._replace(**{key: float(settings[key]) if of_float else settings[key]})   # or 1 retraces 1.0
-
-    limit = env.time_limit if time_limit == "default" else time_limit
-    if isinstance(env.action_space(params), Box):
-        env = ClipAction(env)
-    if limit is not None:
-        env = TimeLimit(env, limit)
-    return EpisodeStatistics(env), params
+        of_float = isinstance(fields[key], float) and isinstance(settings[key], int)
+        params = parameters.replace(params, **{key: float(settings[key]) if of_float else settings[key]})   # 1 retraces
+    return env, params
 
 
 def _nearest(word: str, known: Any) -> str:
@@ -76,6 +136,6 @@ def _nearest(word: str, known: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("envs_jax.core"), name)
+    return getattr(importlib.import_module(f"envs_jax.{_HOMES[name]}"), name)

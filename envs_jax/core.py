@@ -1,6 +1,6 @@
 """The environment protocol: pure functions of (key, state, action, params), one environment at a time, no auto-reset.
 
-`VectorEnv` (vector.py) makes a batch of it and adds auto-reset; wrappers (wrappers.py) keep the protocol and compose.
+`VectorEnv` (vector.py) makes a batch of it and adds auto-reset; wrappers (wrappers/) keep the protocol and compose.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class Environment:
     environment has no such thing. Numbers of the dynamics live in `params` (a NamedTuple of numbers: traced, may be
     vmapped or resampled); whatever changes a shape is a constructor argument. Spaces are asked for with concrete
     params; with several agents they are those of one agent, and the arrays carry the agents' axis.
+
+    `render(state, params)` -> NumPy [height, width, 3] uint8, a picture of one environment: the state is a concrete
+    one, without an axis of environments, and never traced. render.py draws, and shows pictures in a terminal or a GIF.
     """
 
     default_params: Params = ()

@@ -17,6 +17,7 @@ from jax.custom_batching import custom_vmap
 
 from envs_jax import spaces
 from envs_jax.core import Environment, Input, TimeStep
+from envs_jax.sharding import independently
 from envs_jax.wrappers import EpisodeStatistics
 
 
@@ -42,13 +43,14 @@ class VectorEnv:
 
     `group_size` (a divisor of num_envs, default all) environments share one pool; what is sharded over devices is the
     groups. `pool_size` starts are drawn together (default 4 per environment, at least 64). `reset="always"` draws a
-    fresh start per environment per step: the slow reference for tests.
+    fresh start per environment per step: the slow reference for tests. `reset="never"` leaves an environment whose
+    episode ended as it is, for who looks at one episode.
     """
 
     def __init__(self, env: Environment, num_envs: int, *, group_size: int | None = None,
                  pool_size: int | None = None, reset: str = "pool"):
-        if reset not in ("pool", "always"):
-            raise ValueError(f'reset = "{reset}" is neither "pool" nor "always"')
+        if reset not in ("pool", "always", "never"):
+            raise ValueError(f'reset = "{reset}" is not one of "pool", "always", "never"')
         group_size = group_size or num_envs
         if num_envs % group_size:
             raise ValueError(f"num_envs = {num_envs} is not a multiple of group_size = {group_size}")
@@ -79,13 +81,19 @@ class VectorEnv:
             return self._step(key, state, action)
         action = jax.tree.map(lambda x: x.reshape(self.num_groups, self.group_size, *x.shape[1:]), action)
         axes = VectorState(params=None, env=0, input=0, pool=0)
-        state, step = jax.vmap(self._step, in_axes=(0, axes, 0), out_axes=(axes, 0))(
-            jax.random.split(key, self.num_groups), state, action)
+        in_axes, out_axes = (0, axes, 0), (axes, 0)
+        step = independently(jax.vmap(self._step, in_axes, out_axes), in_axes, out_axes)
+        state, step = step(jax.random.split(key, self.num_groups), state, action)
         return state, jax.tree.map(self._flat, step)
 
     def input(self, state: VectorState) -> Input:
         """The Input [num_envs, ...] that the policy sees now."""
         return state.input if self.num_groups == 1 else jax.tree.map(self._flat, state.input)
+
+    def shared(self, state: VectorState) -> VectorState:
+        """A tree of bools like `state`: the leaves whose first axis is of groups, which devices may share."""
+        all_of = lambda tree, flag: jax.tree.map(lambda _: flag, tree)
+        return all_of(state, self.num_groups > 1)._replace(params=all_of(state.params, False))
 
     # ---------------------------------------------------------------- one group
 
@@ -95,7 +103,7 @@ class VectorEnv:
         obs, env = jax.tree.map(lambda x: x[: self.group_size], starts)
         pool = Pool(key, jax.tree.map(lambda x: x[self.group_size:], starts), jnp.zeros((), jnp.int32))
         agents = () if self.env.agents is None else (self.env.agents,)
-        action = spaces.zeros(self.env.action_space(params), (self.group_size, *agents))
+        action = spaces.zeros(self.env.action_space(self.env.default_params), (self.group_size, *agents))   # not traced
         reward = jnp.zeros((self.group_size, *agents), jnp.float32)
         first = jnp.ones(self.group_size, bool)
         inputs = self._input(params, env, obs, first, action, reward, slot)
@@ -117,6 +125,8 @@ class VectorEnv:
 
     def _starts(self, pool: Pool, params: Any, done: jax.Array, going: Any) -> tuple[Any, Pool]:
         """-> (`going`, with a fresh start where `done` [n]; the pool that is left)."""
+        if self.reset == "never":
+            return going, pool
         if self.reset == "always":
             key, now = jax.random.split(pool.key)
             return _where(done, self._fresh(now, params, self.group_size), going), pool._replace(key=key)

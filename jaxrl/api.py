@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxrl import backend
 from jaxrl import config as configs
 from jaxrl.config.settings import RunConfig
-from jaxrl.drivers.build import build
+from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, folder, loop, metrics
+from jaxrl.run import checkpoint, film, folder, loop, metrics
 from jaxrl.run.reporter import Reporter
 from jaxrl.types import Runner
 
@@ -53,18 +54,30 @@ class Run:
         """The rows of evals.jsonl."""
         return metrics.read(self.folder, metrics.EVALS)
 
+    def restore(self, step: int | str | None = None) -> tuple[Learner, Any]:
+        """(the learner, its agent state, leaves [seeds, ...]) of a checkpoint: the last, a step, or "best"."""
+        backend.prepare()
+        config = self.config
+        learner = build(config)
+        arrays, _ = checkpoint.load(self.folder, step, only="agent/")
+        return learner, loop.stored_agent(config, learner, arrays)
+
     def evaluate(self, episodes: int = 100, step: int | str | None = None, *,
                  num_devices: int | None = None) -> np.ndarray:
         """Greedy returns [seeds, episodes] of a checkpoint (the last, a step, or "best"), on starts that training and
         its evaluations never saw."""
-        backend.prepare()
+        learner, state = self.restore(step)
         config = self.config.with_settings(num_devices=num_devices)      # not those it was trained on
-        learner = build(config)
-        arrays, meta = checkpoint.load(self.folder, step)
-        members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=episodes)
-        population = members.from_host(loop.stored_state(config, members, arrays))
-        return members.evaluate(
-            population, loop.member_keys(config.settings.seed, config.settings.num_seeds, loop.FINAL))
+        members = loop.make_members(config, learner, episodes=episodes)
+        keys = loop.member_keys(config.settings.seed, config.settings.num_seeds, loop.FINAL)
+        return members.play(state, keys)
+
+    def film(self, step: int | str | None = None, *, seed: int = 0, path: str | Path | None = None) -> Path:
+        """A GIF of one greedy episode of member `seed`; -> where it is, by default the run folder."""
+        learner, state = self.restore(step)
+        path = Path(path) if path else self.folder / f"episode-{'last' if step is None else step}.gif"
+        film.write(learner, jax.tree.map(lambda x: x[seed], state), self.config.settings.seed, path)
+        return path
 
 
 def train(algo: str | RunConfig | Any, env: str | None = None, *, reporter: Reporter | None = None,

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import typing
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 
@@ -42,8 +42,12 @@ class Declaration(NamedTuple):
     search: Range | None = None
 
 
-def static(default: Any, *, help: str, low=None, high=None, choices: tuple[str, ...] | None = None) -> Any:
-    """A field that shapes the program (sizes, structure): changing it recompiles."""
+def static(default: Any, *, help: str, low=None, high=None,
+           choices: tuple[str, ...] | Callable[[], Iterable[str]] | None = None) -> Any:
+    """A field that shapes the program (sizes, structure): changing it recompiles.
+
+    choices: what it may be, or a function that names it when asked: the names of a table that packages extend.
+    """
     metadata = {"kind": "static", "help": help, "low": low, "high": high, "choices": choices, "search": None}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -59,6 +63,16 @@ def nested(config_type: type, **changes: Any) -> Any:
     return dataclasses.field(default_factory=lambda: config_type(**changes), metadata={"kind": "nested", "help": ""})
 
 
+def defaults(config_type: type, **changes: Any) -> type:
+    """`config_type` with other defaults, to derive from: `class Config(defaults(Base, num_envs=16)): ...`"""
+    hints, fields = typing.get_type_hints(config_type), {f.name: f for f in dataclasses.fields(config_type)}
+    if unknown := set(changes) - set(fields):
+        raise TypeError(f"{config_type.__name__} has no {', '.join(sorted(unknown))}")
+    again = [(name, hints[name], dataclasses.field(default=value, metadata=fields[name].metadata))
+             for name, value in changes.items()]
+    return dataclasses.make_dataclass(config_type.__name__, again, bases=(config_type,), frozen=True)
+
+
 def declarations(config_type: type, prefix: str = "") -> Iterator[Declaration]:
     """Every setting of a config dataclass, nested ones with dotted names, in the order of declaration."""
     hints = typing.get_type_hints(config_type)
@@ -71,7 +85,10 @@ def declarations(config_type: type, prefix: str = "") -> Iterator[Declaration]:
                     value = getattr(value, part)
                 yield inner._replace(default=value)
         else:
-            yield Declaration(prefix + field.name, hints[field.name], field.default, **field.metadata)
+            known = dict(field.metadata)
+            if callable(known["choices"]):
+                known["choices"] = tuple(known["choices"]())
+            yield Declaration(prefix + field.name, hints[field.name], field.default, **known)
 
 
 @functools.cache

@@ -15,6 +15,12 @@ class Problem(NamedTuple):
     hint: str | None = None
 
 
+def _line(problem: Problem | str) -> Problem:
+    """On one line, whatever a user's value in it holds: line breaks and control characters are written as escapes."""
+    problem = Problem(problem) if isinstance(problem, str) else problem
+    return Problem(*(text and "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in problem))
+
+
 class UserError(Exception):
     """Bad usage, config or input. Several mistakes are reported at once.
 
@@ -26,7 +32,7 @@ class UserError(Exception):
     def __init__(self, problems: str | Iterable[Problem | str], hint: str | None = None):
         if isinstance(problems, str):
             problems = [Problem(problems, hint)]
-        self.problems = [Problem(p) if isinstance(p, str) else p for p in problems]
+        self.problems = [_line(problem) for problem in problems]
         super().__init__(self.problems)
 
     def __str__(self) -> str:

@@ -27,7 +27,8 @@ def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any, episod
     """-> evaluate(actor, key) -> undiscounted returns [episodes] of the greedy policy.
 
     Every environment plays its first k whole episodes: counting the first to end over all of them would favour short
-    ones. The normaliser is the agent's own and stays as it is. The return of several agents is their mean.
+    ones. The normaliser is the agent's own and stays as it is. The return of several agents is their mean. Returns are
+    the environment's, before rewards are scaled or clipped for a learner (envs_jax/wrappers: the order).
     """
     k = -(-episodes // MAX_ENVS)
     envs = -(-episodes // k)

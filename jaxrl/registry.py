@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxrl.errors import Problem, UserError
 
-ALGORITHMS, ENVIRONMENTS = "jaxrl.algorithms", "jaxrl.environments"
+ALGORITHMS, ENVIRONMENTS, NETWORKS = "jaxrl.algorithms", "jaxrl.environments", "jaxrl.networks"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -76,6 +76,11 @@ def environments() -> dict[str, str]:
     return _table(ENVIRONMENTS)
 
 
+def networks() -> dict[str, str]:
+    """Name -> "module:attribute" of every torso installed: see jaxrl/blocks/modules.py."""
+    return _table(NETWORKS)
+
+
 def _load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -89,36 +94,64 @@ def algorithm(name: str) -> Any:
     return _load(table[name])
 
 
+def network(name: str) -> Any:
+    """The torso called `name`: a flax module class."""
+    table = networks()
+    if name not in table:
+        raise UserError([unknown("network", name, table, "jaxrl list networks")])
+    return _load(table[name])
+
+
 def environment_class(name: str) -> Any:
     """What the table holds for `name`, imported: an Environment class or a function that makes one."""
     table = environments()
     if name not in table:
         raise UserError([unknown("env", name, table, "jaxrl list envs")])
-    return _load(table[name])
+    import envs_jax
+    from envs_jax.suites import MissingPackage
+
+    try:
+        return envs_jax.load(name, table[name])
+    except MissingPackage as error:
+        raise UserError(str(error)) from None
 
 
-def environment(name: str, params: Mapping[str, Any] | None = None, time_limit: int | str | None = "default") -> Any:
-    """-> (env, params), in the usual wrappers. `time_limit`: steps, None for none, "default" for the usual one."""
+def environment(name: str, params: Mapping[str, Any] | None = None, time_limit: int | str | None = "default",
+                wrappers: Mapping[str, Any] | None = None, randomize: Mapping[str, Any] | None = None) -> Any:
+    """-> (env, params), in wrappers. `time_limit`: steps, None for none, "default" for the usual one; the rest: see
+    `envs_jax.build`."""
     import envs_jax
 
-    return envs_jax.build(environment_class(name), time_limit=time_limit, **(params or {}))
+    return envs_jax.build(environment_class(name), time_limit=time_limit, wrappers=wrappers, randomize=randomize,
+                          **(params or {}))
+
+
+def wrappers() -> Mapping[str, Any]:
+    """Name -> `envs_jax.wrappers.Option` of what `env.wrappers.*` may ask for, in the order of application."""
+    from envs_jax.wrappers import WRAPPERS
+
+    return WRAPPERS
+
+
+def environment_numbers(name: str) -> dict[str, int | float]:
+    """What `env.randomize.*` and `env.curriculum.*` may change while a program runs, with defaults: the numbers among
+    `default_params`."""
+    from envs_jax import parameters
+
+    return parameters.numbers(environment(name)[1])
 
 
 def environment_options(name: str) -> dict[str, Any]:
     """What `env.params.*` may set, with defaults: fields of `default_params` first, then constructor arguments."""
+    from envs_jax import parameters
+
     make = environment_class(name)
-    _, params = environment(name)
-    options = dict(fields(params))
+    try:
+        _, params = environment(name)
+    except ValueError as error:
+        raise UserError(f"{name} cannot be made: {error}") from error
+    options = parameters.fields(params)
     for argument in inspect.signature(make).parameters.values():
         if argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY):
             options.setdefault(argument.name, None if argument.default is argument.empty else argument.default)
     return options
-
-
-def fields(params: Any) -> Mapping[str, Any]:
-    """Name -> value of an environment's params: a NamedTuple, a dataclass, a dict, or () for none."""
-    if hasattr(params, "_asdict"):
-        return params._asdict()
-    if hasattr(params, "__dataclass_fields__"):
-        return {field: getattr(params, field) for field in params.__dataclass_fields__}
-    return params if isinstance(params, Mapping) else {}

@@ -106,5 +106,7 @@ class Runner(Protocol):
 
     num_envs: int
     steps_per_update: int
+    groups: int                     # of environments: so many devices, or a divisor of it, can share one learner
+    def shared(self, state: TrainState) -> Any: ...      # a tree of bools: leaves whose first axis is of environments
     def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState: ...
     def advance(self, state: TrainState, updates: int) -> tuple[TrainState, Metrics]: ...

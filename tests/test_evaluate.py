@@ -108,6 +108,13 @@ def test_short_episodes_are_not_favoured():
     assert abs(got.mean() - want) < 4 * got.std() / np.sqrt(2000)
 
 
+def test_returns_are_the_environments_own():
+    """Whatever the rewards are turned into that a learner is paid."""
+    of = lambda wrappers: jax.jit(make_evaluate(AGENT, *build(Lottery, time_limit=7, wrappers=wrappers), 12))(
+        ACTOR, jax.random.key(3))
+    np.testing.assert_array_equal(of({}), of({"scale_reward": 0.25, "clip_reward": [0, 1]}))
+
+
 def test_an_environment_that_never_ends(monkeypatch):
     """Every episode is cut, so that none of several one after another is missing."""
     monkeypatch.setattr(module, "UNLIMITED", 50)

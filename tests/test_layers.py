@@ -29,12 +29,16 @@ LAYERS = [      # of jaxrl, lowest first: a module imports from the lines above 
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PURE = {"jaxrl.blocks", "jaxrl.declare", "jaxrl.errors", "jaxrl.types"}        # what blocks and algorithms may see
-PROTOCOL = {"envs_jax", "envs_jax.core", "envs_jax.spaces", "envs_jax.vector", "envs_jax.wrappers"}   # what jaxrl may
+TABLES = {("jaxrl.blocks.networks", "jaxrl.registry"), ("jaxrl.blocks.modules", "jaxrl.registry")}     # of torsos
+PROTOCOL = {"envs_jax", *(f"envs_jax.{name}" for name in (       # what jaxrl may see
+    "core", "parameters", "render", "sharding", "spaces", "suites", "vector", "wrappers"))}
 
 EDGE = {        # packages that stay at the edge, and who may import them; "module!" may do so at its top
     "flax": ["jaxrl.blocks.modules!"],
-    "gymnasium": [],
-    "gymnax": [],
+    "PIL": ["envs_jax.render"],
+    **{suite: [f"envs_jax.adapters.{suite}"] for suite in ("brax", "craftax", "jaxmarl", "jumanji", "pgx")},
+    "gymnasium": ["envs_jax.bridges!"],
+    "gymnax": ["envs_jax.adapters.gymnax", "envs_jax.bridges.gymnax!"],
     "hydra": ["jaxrl.config.schemas!", "jaxrl.config.overrides"],
     "matplotlib": [],
     "omegaconf": ["jaxrl.config.schemas!", "jaxrl.config"],
@@ -45,7 +49,7 @@ EDGE = {        # packages that stay at the edge, and who may import them; "modu
     "tensorboardX": ["jaxrl.run.tensorboard"],
     "yaml": ["jaxrl.config"],
 }
-BROUGHT = {"ml_dtypes": "jax", "yaml": "omegaconf"}      # imported, and installed by the dependency named
+BROUGHT = {"ml_dtypes": "jax", "pil": "pillow", "yaml": "omegaconf"}      # imported, and brought by the dependency named
 IMPORTERS = {"envs_jax", "jaxrl", "jaxrl.registry", "jaxrl.cli.main"}      # may import by name: from literal tables
 
 
@@ -141,7 +145,8 @@ def test_nothing_imports_in_a_circle():
 def test_blocks_and_algorithms_see_no_machinery():
     """They take values and give values: where experience comes from and how a run is stored is not theirs."""
     allow_none((m, i, f"imports {i.module}") for m in FILES if inside(m, "jaxrl.blocks") or inside(m, "algos")
-                        for i in own(m) if inside(i.module, "jaxrl") and layer(i.module) not in PURE)
+                        for i in own(m) if inside(i.module, "jaxrl") and layer(i.module) not in PURE
+                        and (m, i.module) not in TABLES)
 
 
 def test_algorithms_never_import_each_other():
@@ -165,14 +170,16 @@ def test_packages_of_the_edge_stay_there(package):
 
 
 def test_the_lower_package_needs_little():
-    """envs_jax is useful alone: jax and numpy, nothing else of what is installed."""
+    """envs_jax is useful alone: jax and numpy; other packages only in adapters, and where EDGE says so."""
+    needed = {*sys.stdlib_module_names, "envs_jax", "jax", "numpy", "chex", *EDGE}
     allow_none((m, i, f"imports {i.module}") for m in FILES if inside(m, "envs_jax") for i in IMPORTS[m]
-                        if i.module.split(".")[0] not in {*sys.stdlib_module_names, "envs_jax", "jax", "numpy", "chex"})
+               if i.module.split(".")[0] not in needed and not inside(m, "envs_jax.adapters"))
 
 
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower() for text in project["dependencies"]}
+    extras = [text for name, texts in project["optional-dependencies"].items() if name != "dev" for text in texts]
+    names = {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower() for text in [*project["dependencies"], *extras]}
     names |= {name for name, brings in BROUGHT.items() if brings in names}
     names |= {"hydra"} if "hydra-core" in names else set()
     used = {i.module.split(".")[0] for found in IMPORTS.values() for i in found}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.core import Environment
+from envs_jax.render import BLUE, BROWN, DARK, GREY, LIGHT, RED, Canvas
 from envs_jax.spaces import Box, Discrete
 
 
@@ -78,3 +79,24 @@ class CartPole(Environment):
 
     def action_space(self, params):
         return Discrete(2)
+
+    def render(self, state, params):
+        return draw(state, params).image()
+
+
+def draw(state: CartPoleState, params: CartPoleParams) -> Canvas:
+    """A picture of cart, pole and track, to scale but for the cart; the red posts are the ends of the track."""
+    x, _, theta, _ = map(float, state)
+    limit, length = float(params.x_threshold), 2.0 * float(params.length)
+    half = max(1.15 * limit, 1.45 * length)                    # of the width; all of the pole must fit above the track
+    canvas = Canvas(600, 300, x=(-half, half), y=(-0.25 * half, 0.75 * half))
+    cart = lambda a, b: (x + 0.1 * half * a, 0.04 * half * b)
+    canvas.line([(-half, 0.0), (half, 0.0)], LIGHT, 6)
+    for post in (-limit, limit):
+        canvas.line([(post, -0.05 * half), (post, 0.05 * half)], RED, 4)
+    canvas.polygon([cart(-1, -1), cart(1, -1), cart(1, 1), cart(-1, 1)], BLUE)
+    for wheel in (-0.6, 0.6):
+        canvas.circle(cart(wheel, -1), 0.03 * half, DARK)
+    canvas.line([(x, 0.0), (x + length * math.sin(theta), length * math.cos(theta))], BROWN, 10)
+    canvas.circle((x, 0.0), 0.012 * half, GREY)
+    return canvas

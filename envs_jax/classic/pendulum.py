@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from envs_jax.core import Environment
+from envs_jax.render import DARK, GREY, LIGHT, RED, WHITE, Canvas
 from envs_jax.spaces import Box
 
 
@@ -65,6 +66,17 @@ class Pendulum(Environment):
 
     def action_space(self, params):
         return Box(-self.max_torque, self.max_torque, (1,))
+
+    def render(self, state, params):
+        theta = float(state.theta)
+        tip = (-math.sin(theta), math.cos(theta))             # theta grows anticlockwise; the rod's length is the unit
+        canvas = Canvas(400, 400, x=(-1.3, 1.3), y=(-1.3, 1.3))
+        canvas.circle((0.0, 0.0), 1.0, LIGHT)
+        canvas.circle((0.0, 0.0), 0.99, WHITE)
+        canvas.line([(0.0, 0.0), tip], RED, 22)
+        canvas.circle((0.0, 0.0), 0.1, DARK)
+        canvas.circle((0.0, 0.0), 0.045, GREY)
+        return canvas.image()
 
 
 def _observe(state: PendulumState) -> jax.Array:

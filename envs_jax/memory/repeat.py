@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs_jax.core import Environment
+from envs_jax.render import BLUE, GREEN, LIGHT, PINK, RED, SKY, WHITE, YELLOW, grid
 from envs_jax.spaces import Box, Discrete
+
+COLOURS = (BLUE, YELLOW, GREEN, RED, SKY, PINK, LIGHT)       # of the symbols, in turn
 
 
 class RepeatPreviousState(NamedTuple):
@@ -21,18 +25,20 @@ class RepeatPrevious(Environment):
     """Each step shows a random symbol, one-hot [symbols]; the action names the one shown `delay` steps before it.
 
     Reward 1 if right, else 0; nothing can be right in the first `delay` steps. Symbols are independent, so over an
-    episode of T steps memory earns at most `optimal_return(T)`, and no memory `chance_return(T)` whatever it does:
-    30 and 7.5 with the defaults and their limit of 32 steps.
+    episode of T steps memory earns at most `optimal_return(T)`, and no memory `chance_return(T)` whatever it does.
+    The limit leaves 30 steps that count, whatever the delay: 30 with memory, and with 4 symbols 7.5 without.
     """
 
     delay: int = 2
     symbols: int = 4
 
-    time_limit = 32
-
     def __post_init__(self):
         if self.delay < 1 or self.symbols < 2:
             raise ValueError(f"RepeatPrevious needs delay >= 1 and symbols >= 2, not {self.delay} and {self.symbols}")
+
+    @property
+    def time_limit(self) -> int:
+        return self.delay + 30
 
     def optimal_return(self, steps: int) -> float:
         """Of an episode of `steps`, with perfect memory."""
@@ -60,3 +66,12 @@ class RepeatPrevious(Environment):
 
     def action_space(self, params):
         return Discrete(self.symbols)
+
+    def render(self, state, params):
+        """The last symbols, the one shown now at the right, marked; the one to be named now is at the left."""
+        symbols = np.asarray(state.symbols)
+        palette = {-1: WHITE, **{i: COLOURS[i % len(COLOURS)] for i in range(self.symbols)}}
+        labels = np.stack([np.where(symbols < 0, "", symbols.astype(str)), np.full(len(symbols), "", object)])
+        labels[1, 0] = "?"
+        cells = np.stack([symbols, np.full(len(symbols), -1)])
+        return grid(cells, palette, cell=max(16, 192 // len(symbols)), labels=labels, agent=(1, self.delay))

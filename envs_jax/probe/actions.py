@@ -85,6 +85,8 @@ class MultiDiscreteReward(Environment):
 
     def __post_init__(self):
         object.__setattr__(self, "nvec", tuple(self.nvec))
+        if not self.nvec or not all(isinstance(n, int) and n >= 2 for n in self.nvec):
+            raise ValueError(f"MultiDiscreteReward needs two choices or more in each place, not {list(self.nvec)}")
 
     @property
     def best_actions(self) -> np.ndarray:

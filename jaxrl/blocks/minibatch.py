@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from envs_jax.sharding import on_all_devices, over_devices
 from jaxrl.blocks.shuffle import permutation
 
 
@@ -25,6 +26,7 @@ def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, e
     else:
         items = jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), data)
         restore = lambda x: x[None]
+    items, carry0 = on_all_devices((items, carry0))      # any device may need any item
     count = jax.tree.leaves(items)[0].shape[0]
     size = count // minibatches
     keys = jax.random.split(key, epochs)
@@ -33,7 +35,7 @@ def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, e
     names = []
 
     def one(state, chosen):
-        carry, batch = jax.tree.map(lambda x: x[chosen], (carry0, items))
+        carry, batch = over_devices(jax.tree.map(lambda x: x[chosen], (carry0, items)), axis=0)
         state, metrics = step(state, carry, jax.tree.map(restore, batch))
         names[:] = metrics
         return state, jnp.stack(list(metrics.values()))      # as one array: fewer kernels to compile and to launch

@@ -1,17 +1,22 @@
 """The flax modules behind networks.py. Importing flax takes half a second, so only networks.py's builders do.
 
+A torso is a module of the table `jaxrl.networks`: made with (NetworkConfig, dtype), it maps features [N, F] to [N, H],
+or images [N, height, width, channels] if its class says `images = True`.
+
 Kernels are initialised with the gain they shall have (`initializers.gain`); networks.py makes them orthogonal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from envs_jax.sharding import sharded
+from jaxrl import registry
 from jaxrl.blocks.initializers import gain
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "gelu": nn.gelu}
@@ -40,6 +45,7 @@ class CNN(nn.Module):
 
     config: Any
     dtype: Any
+    images: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,9 +54,6 @@ class CNN(nn.Module):
                         name=f"conv_{i}")(x)
             x = ACTIVATIONS[self.config.activation](x)
         return MLP(self.config, self.dtype, name="mlp")(x.reshape(*x.shape[:-3], -1))
-
-
-TORSOS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
 
 
 class Cell(nn.Module):
@@ -75,9 +78,15 @@ class Cell(nn.Module):
 
 
 def flatly(module: Callable, x: jax.Array, kept: int) -> Any:
-    """`module` over [..., kept axes] as one batch axis: the gradient of a product over two is slower on CPU."""
+    """`module` over [T, B, kept axes] as one batch axis: the gradient of a product over two is slower on CPU.
+
+    Where devices share B it goes first, so that what belongs to a device stays there.
+    """
+    order = (lambda x: x.swapaxes(0, 1)) if sharded() else (lambda x: x)
+    x = order(x)
     lead = x.shape[: x.ndim - kept]
-    return jax.tree.map(lambda y: y.reshape(*lead, *y.shape[1:]), module(x.reshape(-1, *x.shape[x.ndim - kept:])))
+    y = module(x.reshape(-1, *x.shape[x.ndim - kept:]))
+    return jax.tree.map(lambda y: order(y.reshape(*lead, *y.shape[1:])), y)
 
 
 class Trunk(nn.Module):
@@ -88,8 +97,8 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(self, carry: Any, x: jax.Array, first: jax.Array, following: jax.Array | None) -> tuple:
-        torso = TORSOS[self.config.torso](self.config, self.dtype, name="torso")
-        encode = lambda x: None if x is None else flatly(torso, x, 3 if self.config.torso == "cnn" else 1)
+        torso = registry.network(self.config.torso)(self.config, self.dtype, name="torso")
+        encode = lambda x: None if x is None else flatly(torso, x, 3 if getattr(torso, "images", False) else 1)
         x, following = encode(x), encode(following)
         if self.config.recurrent == "none":
             return x, following, carry

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from envs_jax import spaces
+from jaxrl import registry
 from jaxrl.blocks.distributions import action_head
 from jaxrl.blocks.initializers import orthogonalize
 from jaxrl.declare import static
@@ -24,7 +25,7 @@ from jaxrl.types import EnvSpec, Input
 class NetworkConfig:
     """What an actor-critic is built from."""
 
-    torso: str = static("mlp", choices=("mlp", "cnn"), help="cnn: 3x3 convolutions before the dense layers")
+    torso: str = static("mlp", choices=registry.networks, help="mlp: dense layers; cnn: 3x3 convolutions before them")
     hidden: tuple[int, ...] = static((64, 64), low=1, help="sizes of the dense layers")
     channels: tuple[int, ...] = static((16, 32), low=1, help="channels of the convolutions (cnn)")
     activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
@@ -36,6 +37,18 @@ class NetworkConfig:
                                                              "in units of half the action range")
     compute_dtype: str = static("float32", choices=("float32", "bfloat16"), help="of the hidden layers; "
                                                                                   "parameters stay float32")
+
+    def problems(self, spec: EnvSpec) -> list[str]:
+        """What does not fit the environment, in words."""
+        if self.torso != "mlp" and reads_images(self) and len(getattr(spec.observation, "shape", ())) != 3:
+            return [f"algo.network.torso={self.torso} needs [height, width, channels] observations, the environment "
+                    f"has {spec.observation}. Try: algo.network.torso=mlp"]
+        return []
+
+
+def reads_images(config: NetworkConfig) -> bool:
+    """Whether the torso sees observations as they are, [height, width, channels], instead of feature vectors."""
+    return getattr(registry.network(config.torso), "images", False)
 
 
 class ActorCritic(NamedTuple):
@@ -70,10 +83,12 @@ def encode(space: Any, x: Any, batch_ndim: int) -> jax.Array:
 
 
 def input_features(config: NetworkConfig, spec: EnvSpec) -> Callable[[Input], jax.Array]:
-    """Input [T, B, ...] -> what the torso reads: features [T, B, F], or images [T, B, H, W, C] for a CNN."""
+    """Input [T, B, ...] -> what the torso reads: features [T, B, F], or images [T, B, H, W, C]."""
+    images = reads_images(config)
+
     def features(inputs: Input) -> jax.Array:
         ndim = inputs.first.ndim
-        if config.torso == "cnn":
+        if images:
             return inputs.obs.astype(jnp.float32)
         parts = [encode(spec.observation, inputs.obs, ndim)]
         if config.previous:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 HELP = """
-jaxrl eval RUN [episodes=100] [step=N|best] [device=auto] [num_devices=N] [json=true]
+jaxrl eval RUN [episodes=100] [step=N|best] [render=gif] [device=auto] [num_devices=N] [json=true]
 
 Plays the greedy policy of a checkpoint (the last one, a step, or the best) from starts that training never saw: the
 interquartile mean of the returns with its 95 % confidence interval (over seeds; of one seed, over episodes), and the
-mean of each seed.
+mean of each seed. render=gif also writes one episode of the first seed as a moving picture into the run folder.
 
 Examples:
   jaxrl eval runs/cartpole-ppo-20260101-120000-abcd
-  jaxrl eval runs/cartpole-ppo-20260101-120000-abcd episodes=1000 step=best
+  jaxrl eval runs/cartpole-ppo-20260101-120000-abcd episodes=1000 step=best render=gif
 """
 
 
@@ -25,17 +25,20 @@ def run(words: list[str]) -> None:
     path, values = of_run("eval", [word for word in words if word not in best], {
         "episodes": Declaration("episodes", int, 100, "static", "episodes per seed", low=1),
         "step": Declaration("step", int | None, None, "static", "checkpoint: a step or best; null: the last", low=0),
+        "render": Declaration("render", str | None, None, "static", "a picture of one episode", choices=("gif",)),
         **DEVICE, **OUTPUT})
     from jaxrl.run import folder
 
     folder.open_run(path)                         # says so before JAX starts
-    result = evaluate(path, values.get("episodes", 100), "best" if best else values.get("step"), values)
+    step = "best" if best else values.get("step")
+    result = evaluate(path, values.get("episodes", 100), step, values)
+    film = picture(path, step) if values.get("render") else None
     if values.get("json"):
         import json
 
-        print(json.dumps(result))
+        print(json.dumps(result | ({"film": film} if film else {})))
     else:
-        print("\n".join(lines_of(result)))
+        print("\n".join([*lines_of(result), *([f"  film    {film}"] if film else [])]))
 
 
 def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +55,14 @@ def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str,
     seeds = returns.mean(axis=1)
     return plain({"step": at, "episodes": episodes, "eval_iqm": iqm(seeds), "eval_ci95": bootstrap_ci(returns),
                   "eval_returns": seeds, "returns": returns})
+
+
+def picture(path: str, step: int | str | None) -> str:
+    """Writes the film; -> where it is, as a person types it."""
+    from jaxrl import api
+    from jaxrl.run.folder import shown
+
+    return shown(api.load(path).film(step))
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:

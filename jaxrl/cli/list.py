@@ -13,7 +13,7 @@ from jaxrl.cli.text import table
 from jaxrl.errors import Problem, UserError
 
 HELP = """
-jaxrl list [algos|envs|experiments|NAME]
+jaxrl list [algos|envs|wrappers|networks|experiments|NAME]
 
 What there is; for one algorithm every setting with its default and range, for one environment its spaces and params.
 
@@ -22,30 +22,33 @@ Examples:
   jaxrl list ppo
 """
 
-KINDS = ("algos", "envs", "experiments")
+KINDS = ("algos", "envs", "wrappers", "networks", "experiments")
 
 
 def run(words: list[str]) -> None:
     names = [word.partition("=")[2] if word.startswith(("algo=", "env=")) else word for word in words]
-    for i, name in enumerate(names or KINDS):
+    for i, name in enumerate(names or [kind for kind in KINDS if kind != "wrappers"]):       # whose table imports JAX
         if i:
             print()
         print("\n".join(lines_of(name)))
 
 
 def lines_of(name: str) -> list[str]:
-    """The table for "algos", "envs", "experiments", an algorithm, an environment or a preset."""
+    """The table for one of KINDS, an algorithm, an environment or a preset."""
     from jaxrl.config import schemas
 
     if name in KINDS:
-        return {"algos": algorithms, "envs": environments, "experiments": experiments}[name]()
+        return {"algos": algorithms, "envs": environments, "wrappers": wrappers, "networks": networks,
+                "experiments": experiments}[name]()
     if name in registry.algorithms():
         return algorithm(name)
     if name in registry.environments():
         return environment(name)
+    if name in families():
+        return family(name)
     if name in schemas.presets():
         return [f"{name}:", *preset_text(name).splitlines()]
-    known = [*KINDS, *registry.algorithms(), *registry.environments(), *schemas.presets()]
+    known = [*KINDS, *registry.algorithms(), *registry.environments(), *families(), *schemas.presets()]
     near = registry.nearest(name, known)
     raise UserError([Problem(f'there is nothing called "{name}".' + (f" Did you mean: {near}?" if near else "")
                              + "   (jaxrl list)")])
@@ -58,9 +61,42 @@ def algorithms() -> list[str]:
 
 
 def environments() -> list[str]:
-    """The table of environments."""
-    rows = [(name, first_line(target)) for name, target in registry.environments().items()]
-    return ["environments   (jaxrl list NAME)", *table(rows)]
+    """The table of environments; the members of a family, whose names are `family/id`, share a row."""
+    rows = [(name, first_line(target)) for name, target in registry.environments().items() if "/" not in name]
+    rows += [(f"{name}/...", f"{len(ids)}: {', '.join(ids)}") for name, ids in families().items()]
+    return ["environments   (jaxrl list NAME; what may be put around any of them: jaxrl list wrappers)", *table(rows)]
+
+
+def families() -> dict[str, list[str]]:
+    """Family -> the ids of its environments, `family/id`."""
+    found: dict[str, list[str]] = {}
+    for head, slash, rest in (name.partition("/") for name in registry.environments()):
+        if slash:
+            found.setdefault(head, []).append(rest)
+    return found
+
+
+def family(name: str) -> list[str]:
+    """One environment per line."""
+    members = [f"{name}/{id}" for id in families()[name]]
+    text = first_line(registry.environments()[members[0]])
+    return [f"{name}: {text}   (jaxrl list {members[0]})", *(f"  {member}" for member in members)]
+
+
+def wrappers() -> list[str]:
+    """The wrappers that any environment may be asked in."""
+    from jaxrl.config.check import bounds, short
+    from jaxrl.config.reading import declared_wrappers
+
+    rows = [(key, short(d.default), bounds(d).replace(d.name, "x"), d.help) for key, d in declared_wrappers().items()]
+    return ["wrappers of any environment, in the order in which they are put around it", "",
+            *table(rows, ("setting", "default", "allowed", ""))]
+
+
+def networks() -> list[str]:
+    """The table of torsos."""
+    rows = [(name, first_line(target)) for name, target in registry.networks().items()]
+    return ["networks   (algo.network.torso=NAME)", *table(rows)]
 
 
 def experiments() -> list[str]:
@@ -91,16 +127,23 @@ def environment(name: str) -> list[str]:
     from envs_jax.core import spec
     from jaxrl.config.check import short
 
+    values = registry.environment_options(name)
     env, params = registry.environment(name)
     facts = spec(env, params)
     rows = [("observation", facts.observation), ("action", facts.action),
             ("time limit", "none" if env.time_limit is None else f"{env.time_limit} steps")]
+    rows += [("longest episode", f"{env.max_steps} steps")] if env.max_steps not in (None, env.time_limit) else []
     rows += [("agents", facts.agents)] if facts.agents else []
     rows += [("legal actions", "masked")] if facts.masked else []
     rows += [("global state", facts.state)] if facts.state is not None else []
-    options = [(f"env.params.{key}", short(_plain(value))) for key, value in registry.environment_options(name).items()]
+    options = [(f"env.params.{key}", short(_plain(value))) for key, value in values.items()]
+    may_change = ", ".join(registry.environment_numbers(name))
+    more = [("env.wrappers.*", "frame_stack=4, sticky_actions=0.25 and others: jaxrl list wrappers")]
+    more += [("env.randomize.NAME", "[low,high]: NAME is drawn from there at every reset"),
+             ("env.curriculum.NAME", "[first,last]: NAME goes from first to last along with the training"),
+             ("  NAME", f"one of {may_change}")] if may_change else []
     return [f"{name}: {first_line(registry.environments()[name])}", "", *table(rows), "",
-            *(table(options, ("setting", "default")) if options else ["  no parameters"])]
+            *(table(options, ("setting", "default")) if options else ["  no parameters"]), "", *table(more)]
 
 
 def _plain(value: Any) -> Any:

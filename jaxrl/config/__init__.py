@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from jaxrl.config.check import check
 from jaxrl.config.overrides import Item, parse
-from jaxrl.config.reading import declared, flatten, read
+from jaxrl.config.reading import declared, declared_of_env, flatten, read
 from jaxrl.config.settings import SETTINGS, EnvConfig, RunConfig, Settings
 from jaxrl.errors import Problem, UserError
 from jaxrl.registry import algorithms, environments, unknown
@@ -93,7 +93,7 @@ def _base(values: Mapping[str, Item], problems: list[Problem]) -> dict:
     preset = values["preset"].value if "preset" in values else "auto"
     if not (isinstance(algo, str) and algo in algorithms() and isinstance(env, str) and env in environments()):
         return {"algo": {"name": algo}, "env": {"name": env}}
-    if preset not in ("auto", "none", *schemas.presets()):
+    if preset not in ("auto", "none") and preset not in schemas.presets():
         problems.append(unknown("preset", str(preset), schemas.presets(), "jaxrl list experiments"))
         preset = "none"
     return schemas.compose(algo, env, preset)
@@ -142,7 +142,7 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
     """The config as nested dicts of plain values: what is stored. `out` is left out: a run may be moved or repeated."""
     return {
         "algo": {"name": config.algo, **_listed(dataclasses.asdict(config.agent))},
-        "env": _listed({**vars(config.env), "params": dict(config.env.params)}),
+        "env": _listed(vars(config.env)),
         **dataclasses.asdict(config.settings), "out": None,
     }
 
@@ -151,11 +151,16 @@ def to_yaml(config: RunConfig) -> str:
     """Fully resolved; `from_file` reads back the same config."""
     import yaml
 
-    return yaml.safe_dump(to_plain(config), sort_keys=False, default_flow_style=None, width=120)
+    class Dumper(yaml.SafeDumper):
+        """Quotes text that begins like a number: OmegaConf reads more of it as numbers than YAML 1.1 does, 1e5 too."""
+
+    Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="'" if text[:1] in (*"+-.0123456789",) else None))
+    return yaml.dump(to_plain(config), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def _listed(x: Any) -> Any:
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return {key: _listed(value) for key, value in x.items()}
     return [_listed(item) for item in x] if isinstance(x, list | tuple) else x
 
@@ -174,7 +179,8 @@ def origins(overrides: Iterable[str]) -> list[Origin]:
     given = {item.key for item in parse(overrides)[0]}
     other = "file" if "config" in given else "preset"
     usual = flatten(to_plain(from_values({"algo": config.algo, "env": config.env.name, "preset": "none"})))
-    helps = {key: declaration.help for key, declaration in declared(config.algo).items()}
+    known = {**declared(config.algo), **declared_of_env(config.env.name)}
+    helps = {key: declaration.help for key, declaration in known.items()}
     rows = []
     for key, value in flatten(to_plain(config) | {"out": config.settings.out}).items():
         name = key.removesuffix(".name") if key in ("algo.name", "env.name") else key

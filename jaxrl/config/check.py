@@ -29,6 +29,8 @@ def short(x: Any) -> str:
         return f"{x:g}"
     if isinstance(x, list | tuple):
         return f"[{','.join(map(short, x))}]"
+    if isinstance(x, int) and abs(x) >= 10**21:
+        return f"{'-' if x < 0 else ''}1e{int(x.bit_length() * math.log10(2))}"     # about; 4300 digits have no text
     return str(x)
 
 
@@ -60,11 +62,22 @@ def convert(declaration: Declaration, value: Any) -> Any:
     value = plain(value)
     if value is None and optional:
         return None
+    if typing.get_origin(kind) is tuple and Ellipsis not in typing.get_args(kind):
+        return _pair(declaration, typing.get_args(kind)[0], value)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise Wrong(" is not a list, such as [64,64]")
         return tuple(_scalar(declaration, typing.get_args(kind)[0], item) for item in value)
     return _scalar(declaration, kind, value)
+
+
+def _pair(declaration: Declaration, kind: Any, value: Any) -> tuple[Any, Any]:
+    try:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            return _scalar(declaration, kind, value[0]), _scalar(declaration, kind, value[1])
+    except Wrong:
+        pass
+    raise Wrong(" is not two whole numbers, such as [2,4]" if kind is int else " is not two numbers, such as [0.4,0.6]")
 
 
 def _scalar(declaration: Declaration, kind: Any, value: Any) -> Any:
@@ -81,6 +94,8 @@ def _scalar(declaration: Declaration, kind: Any, value: Any) -> Any:
         raise Wrong(" is not a whole number" if kind is int else " is not a number")
     if kind is int and value != int(value):
         raise Wrong(" is not a whole number")
+    if kind is int and abs(value) >= 2**63:
+        raise Wrong(" is too large")
     low, high = declaration.low, declaration.high
     if (low is not None and value < low) or (high is not None and value > high):
         raise Wrong(f" is out of range: {bounds(declaration)} ({declaration.help})")
@@ -99,6 +114,8 @@ def plain(value: Any) -> Any:
         raise Wrong(" holds an interpolation; write the value itself")
     if isinstance(value, float) and not math.isfinite(value):
         raise Wrong(" is not a finite number")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise Wrong(" is too large")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise Wrong(f" is not a number, text or a list of these, but {type(value).__name__}")

@@ -40,7 +40,7 @@ def _parse(word: str) -> Item | Problem:
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
         sweep, value = override.is_sweep_override(), None if override.is_sweep_override() else override.value()
-    except (HydraException, RecursionError) as error:
+    except (HydraException, RecursionError, ValueError) as error:     # ValueError: a number of 4300 digits
         if key in TEXT_KEYS:
             return Item(key, text, text)
         return Problem(f'{key}={text} cannot be read: {str(error).splitlines()[0]}. '

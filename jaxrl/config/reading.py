@@ -7,13 +7,23 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxrl.config.check import check, unknown_key
+from jaxrl.config.check import check, short, unknown_key
 from jaxrl.config.settings import SETTINGS, TIME_LIMIT, EnvConfig, RunConfig, Settings
 from jaxrl.declare import Declaration, declarations
 from jaxrl.errors import Problem, UserError
-from jaxrl.registry import algorithm, algorithms, environment, environment_options, environments, unknown
+from jaxrl.registry import (
+    algorithm,
+    algorithms,
+    environment,
+    environment_numbers,
+    environment_options,
+    environments,
+    nearest,
+    unknown,
+    wrappers,
+)
 
-PARAMS = "env.params."
+PARAMS, WRAPPERS, RANDOMIZE, CURRICULUM = PARTS = ("env.params.", "env.wrappers.", "env.randomize.", "env.curriculum.")
 
 
 def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
@@ -22,8 +32,7 @@ def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
     problems, texts, flat = list(problems), texts or {}, flatten(plain)
     algo = _name(flat, "algo", algorithms(), problems)
     env = _name(flat, "env", environments(), problems)
-    known = declared(algo)
-    options = environment_options(env) if env else {}
+    known = {**declared(algo), **(declared_of_env(env) if env else {})}
     good: dict[str, Any] = {}
     for key, value in flat.items():
         problem = None
@@ -31,11 +40,10 @@ def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
             good[key] = value
         elif key in known:
             good[key], problem = check(known[key], key, value, texts.get(key))
-        elif key.startswith(PARAMS) and key[len(PARAMS):] in options:
-            good[key], problem = check(_of_option(key[len(PARAMS):], options), key, value, texts.get(key))
         elif not key.startswith(tuple(f"{head}." for head, name in (("algo", algo), ("env", env)) if name is None)):
-            problem = _unknown(key, known, options, algo, env)
+            problem = _unknown(key, known, algo, env)
         problems += [problem] if problem else []
+    problems += _conflicts(good)
     if problems:
         raise UserError(problems + (_misfits(algo, env) if algo and env else []))
     return _build(algo, env, good)
@@ -45,6 +53,25 @@ def declared(algo: str | None) -> dict[str, Declaration]:
     """Key -> declaration of every setting there is with `algo`; `env.params.*` are the environment's."""
     own = declarations(algorithm(algo).config) if algo else ()
     return {**{f"algo.{d.name}": d for d in own}, "env.time_limit": TIME_LIMIT, **SETTINGS}
+
+
+def declared_of_env(env: str) -> dict[str, Declaration]:
+    """Key -> declaration of what belongs to the environment: `env.params.*`, its wrappers, what may change in it."""
+    options = environment_options(env)
+    found = {PARAMS + name: _of_option(name, options) for name in options}
+    found |= declared_wrappers()
+    for name, default in environment_numbers(env).items():
+        pair = tuple[int, int] if isinstance(default, int) else tuple[float, float]
+        for head, help in ((RANDOMIZE, "[low,high] to draw from at every reset"),
+                           (CURRICULUM, "[first,last] of the training")):
+            found[head + name] = Declaration(name, pair | None, None, "static", f"{help}, in place of {short(default)}")
+    return found
+
+
+def declared_wrappers() -> dict[str, Declaration]:
+    """Key -> declaration of `env.wrappers.*`, in the order of application. The default means: without it."""
+    return {WRAPPERS + name: Declaration(name, kind="static", **{field: getattr(option, field) for field in (
+        "type", "default", "help", "low", "high")}) for name, option in wrappers().items()}
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -80,12 +107,14 @@ def _of_option(name: str, options: Mapping[str, Any]) -> Declaration:
     return Declaration(name, kind, default, "static", "")
 
 
-def _unknown(key: str, known: Mapping[str, Declaration], options: Mapping[str, Any], algo: str | None,
-             env: str | None) -> Problem:
-    if key.startswith(PARAMS):
-        return unknown_key(key, {PARAMS + name: (default, "") for name, default in options.items()}, env or "",
-                           f" It has: {', '.join(options) or 'no parameters'}")
+def _unknown(key: str, known: Mapping[str, Declaration], algo: str | None, env: str | None) -> Problem:
     described = {name: (d.default, d.help) for name, d in known.items()}
+    for part in PARTS:
+        if f"{key}." == part:
+            return Problem(f"{key} holds settings, it is none itself. They are written {part}NAME=value   "
+                           f"(jaxrl list {env})")
+        if key.startswith(part):
+            return _unknown_of_env(key, part, described, env or "")
     if key.startswith("algo."):
         return unknown_key(key, {k: v for k, v in described.items() if k.startswith("algo.")}, algo or "",
                            f"   (jaxrl list {algo})")
@@ -93,23 +122,68 @@ def _unknown(key: str, known: Mapping[str, Declaration], options: Mapping[str, A
                        where="   (jaxrl train --help)")
 
 
+def _unknown_of_env(key: str, part: str, described: Mapping[str, tuple[Any, str]], env: str) -> Problem:
+    same = {name: about for name, about in described.items() if name.startswith(part)}
+    names, name = [name.removeprefix(part) for name in same], key.removeprefix(part)
+    if part in (RANDOMIZE, CURRICULUM) and PARAMS + name in described:
+        return Problem(f"{key}: {name} is not a number that may change while the program of {env} runs. These are: "
+                       f"{', '.join(names) or 'none'}")
+    where = f" There are: {', '.join(names)}   (jaxrl list wrappers)" if part == WRAPPERS else (
+        f" It has: {', '.join(names) or 'no parameters'}")
+    return unknown_key(key, same if nearest(name, names) else {}, env, where)
+
+
+def _conflicts(good: Mapping[str, Any]) -> list[Problem]:
+    """What cannot be true of one parameter at once, and ranges the wrong way round."""
+    problems = []
+    for key, value in good.items():
+        name = key.rpartition(".")[2]
+        if value is None:
+            continue
+        if key.startswith(RANDOMIZE) and good.get(CURRICULUM + name) is not None:
+            problems.append(Problem(f"{key} and {CURRICULUM}{name} exclude each other: {name} is drawn at every reset, "
+                                    "or follows the training. Leave one of them out"))
+        if key.startswith((RANDOMIZE, CURRICULUM)) and PARAMS + name in good:
+            problems.append(Problem(f"{PARAMS}{name}={short(good[PARAMS + name])} has no effect beside {key}. "
+                                    "Leave one of them out"))
+        if (key.startswith(RANDOMIZE) or key == f"{WRAPPERS}clip_reward") and value[0] > value[1]:
+            problems.append(Problem(f"{key}={short(value)} is the wrong way round: [low,high]"))
+    return problems
+
+
 def _build(algo: str, env: str, good: Mapping[str, Any]) -> RunConfig:
     """The config of checked values; what does not fit together is reported."""
-    params = {key[len(PARAMS):]: value for key, value in good.items() if key.startswith(PARAMS)}
+    params, asked, randomize, curriculum = ({key[len(part):]: value for key, value in good.items()
+                                             if key.startswith(part)} for part in PARTS)
+    asked = {name: value for name, value in asked.items() if value != wrappers()[name].default}
+    randomize, curriculum = ({name: pair for name, pair in pairs.items() if pair is not None}
+                             for pairs in (randomize, curriculum))
     limit = good.get("env.time_limit", TIME_LIMIT.default)
     try:
-        made, values = environment(env, params, limit)
+        made, values = environment(env, params, limit, asked, randomize)
     except (TypeError, ValueError) as error:
-        shown = " ".join(f"{PARAMS}{key}={value}" for key, value in params.items())
+        shown = " ".join(f"{key}={short(value)}" for key, value in good.items() if key.startswith(PARTS))
         raise UserError(f"{env} cannot be made with {shown or f'env.time_limit={limit}'}: {error}") from error
     agent = _instance(algorithm(algo).config(), {key[len("algo."):]: value for key, value in good.items()
                                                  if key.startswith("algo.")})
-    problems = _problems(algo, env, agent, (made, values))
+    problems = _problems(algo, env, agent, (made, values)) + _unsteady(env, made, values, curriculum)
     if problems:
         raise UserError(problems)
     settings = Settings(**{key: value for key, value in good.items() if key in SETTINGS})
     limit = made.time_limit if limit == TIME_LIMIT.default else limit
-    return RunConfig(settings, algo, agent, EnvConfig(env, limit, params))
+    return RunConfig(settings, algo, agent, EnvConfig(env, limit, params, asked, randomize, curriculum))
+
+
+def _unsteady(env: str, made: Any, params: Any, curriculum: Mapping[str, tuple[Any, Any]]) -> list[Problem]:
+    """Of a curriculum, the parameters on which the actions depend: those of a policy are the same from start to end."""
+    if not curriculum:
+        return []
+    from envs_jax.wrappers import cover  # and with it JAX
+
+    space = made.unwrapped.action_space
+    return [Problem(f"{CURRICULUM}{name} changes the actions of {env}, which stay the same while it is trained")
+            for name, ends in curriculum.items() if cover(space, params, {name: ends}) != cover(space, params, {
+                name: (ends[0], ends[0])})]
 
 
 def _instance(default: Any, values: Mapping[str, Any]) -> Any:

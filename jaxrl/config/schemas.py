@@ -122,8 +122,10 @@ def _algorithm(name: str) -> Any:
 
 
 def _environment(name: str) -> Any:
-    node = OmegaConf.create({"name": name, "time_limit": "default", "params": {}})
-    node.params._set_flag("struct", False)       # its keys are the environment's, which is not imported here
+    open_ended = ("params", "wrappers", "randomize", "curriculum")
+    node = OmegaConf.create({"name": name, "time_limit": "default", **{part: {} for part in open_ended}})
+    for part in open_ended:
+        node[part]._set_flag("struct", False)    # their keys are the environment's, which is not imported here
     return node
 
 

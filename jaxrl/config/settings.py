@@ -46,11 +46,18 @@ SETTINGS = {d.name: d for d in declarations(Settings)}
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Which environment. `time_limit`: steps, None for none; `params`: only what differs from the defaults."""
+    """Which environment. The mappings hold only what differs from the defaults.
+
+    time_limit: steps, None for none. randomize: parameter -> (low, high), drawn anew at every reset. curriculum:
+    parameter -> (first, last), which it goes through along with the progress of training.
+    """
 
     name: str
     time_limit: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: Mapping[str, Any] = field(default_factory=dict)
+    randomize: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    curriculum: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,5 +78,5 @@ class RunConfig:
         return algorithm(self.algo)
 
     def make_env(self) -> Any:
-        """-> (env, params)."""
-        return environment(self.env.name, self.env.params, self.env.time_limit)
+        """-> (env, params). The curriculum is the driver's to follow."""
+        return environment(self.env.name, self.env.params, self.env.time_limit, self.env.wrappers, self.env.randomize)

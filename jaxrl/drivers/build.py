@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from envs_jax import core
 from envs_jax.vector import VectorEnv
 from jaxrl.config.settings import RunConfig
+from jaxrl.drivers import curriculum
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import UserError
 from jaxrl.types import Agent, EnvSpec, Runner
@@ -18,23 +19,37 @@ class Learner(NamedTuple):
     agent: Agent
     runner: Runner
     env: core.Environment
-    params: Any
+    params: Any            # those of evaluations: a curriculum has come to its end
     spec: EnvSpec
 
 
-def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any) -> Runner:
+def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
     """The on-policy Runner of an agent in `config.num_envs` environments."""
-    return OnPolicy(agent, VectorEnv(env, config.num_envs), params, config.rollout_length)
+    vector = VectorEnv(env, config.num_envs, group_size=config.num_envs // groups(config.num_envs))
+    return OnPolicy(agent, vector, curriculum.at_start(params, lines), config.rollout_length, curriculum.follow(lines))
 
 
-DRIVERS = {"on_policy": on_policy}      # Algorithm.experience -> (agent, env, params, agent config) -> Runner
+def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
+    """Into how many groups environments are divided, so that several devices can share a learner: a power of two.
+
+    It depends on their number alone, because groups draw keys of their own: the same seed does the same on any devices.
+    """
+    count = most
+    while count > 1 and (num_envs % count or num_envs // count < least_size):
+        count //= 2
+    return count
+
+
+# Algorithm.experience -> (agent, env, params, agent config, lines of the curriculum) -> Runner
+DRIVERS = {"on_policy": on_policy}
 
 
 def build(config: RunConfig) -> Learner:
     """The learner of a config. Raises UserError where algorithm and environment do not fit."""
-    algorithm, (env, params) = config.algorithm(), config.make_env()
+    algorithm, (env, params), lines = config.algorithm(), config.make_env(), config.env.curriculum
     if algorithm.experience not in DRIVERS:
         raise UserError(f"{config.algo} learns from {algorithm.experience}; there are drivers for {', '.join(DRIVERS)}")
-    spec = core.spec(env, params)
+    spec = curriculum.spec(env, params, lines)
     agent = algorithm.make_agent(config.agent, spec)
-    return Learner(agent, DRIVERS[algorithm.experience](agent, env, params, config.agent), env, params, spec)
+    runner = DRIVERS[algorithm.experience](agent, env, params, config.agent, lines)
+    return Learner(agent, runner, env, curriculum.at_end(params, lines), spec)

@@ -14,9 +14,11 @@ from jaxrl.types import Agent, Metrics, Progress, TrainState, Trajectory
 class OnPolicy:
     """A Runner (jaxrl.types) for one learner; pure functions, to be jitted, vmapped and donated by the caller."""
 
-    def __init__(self, agent: Agent, env: VectorEnv, params: Any, rollout_length: int):
+    def __init__(self, agent: Agent, env: VectorEnv, params: Any, rollout_length: int, curriculum: Any = None):
+        """curriculum: (params, progress) -> the environments' params of the next update; None: they stay `params`."""
         self.agent, self.env, self.params, self.rollout_length = agent, env, params, rollout_length
-        self.num_envs, self.steps_per_update = env.num_envs, rollout_length * env.num_envs
+        self.curriculum = curriculum
+        self.num_envs, self.steps_per_update, self.groups = env.num_envs, rollout_length * env.num_envs, env.num_groups
 
     def watched(self, metrics: Metrics) -> list[str]:
         """What is looked at for numbers that are not finite; `metrics["nonfinite"]`: 1 + the place of the first, or 0.
@@ -24,6 +26,11 @@ class OnPolicy:
         A learner reports its loss and the norm of its gradients: while these are finite, so are its parameters.
         """
         return ["observation", "reward", *sorted(metrics, key=lambda name: (name != "loss", name))]
+
+    def shared(self, state: TrainState) -> Any:
+        """A tree of bools like `state`: the leaves whose first axis is one of environments, or of groups of them."""
+        whole = jax.tree.map(lambda _: False, state)
+        return whole._replace(env=self.env.shared(state.env), carry=jax.tree.map(lambda _: True, state.carry))
 
     def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState:
         """A fresh learner whose schedules end after `schedule` updates."""
@@ -63,6 +70,8 @@ class OnPolicy:
     def _update(self, state: TrainState) -> tuple[TrainState, Sums]:
         key, rollout_key, learn_key = jax.random.split(state.key, 3)
         progress = jnp.clip(state.progress.update / jnp.maximum(state.progress.schedule, 1), 0.0, 1.0)
+        if self.curriculum is not None:
+            state = state._replace(env=state.env._replace(params=self.curriculum(state.env.params, progress)))
         env, carry, batch, episodes = self.rollout(state, progress, rollout_key)
         agent, metrics, _ = self.agent.learn(state.agent, state.hyper, batch, progress, learn_key)
         done = state.progress._replace(update=state.progress.update + 1)

@@ -102,7 +102,8 @@ def make_members(config: RunConfig, learner: Learner, *, size: int | None = None
     play = make_evaluate(learner.agent, learner.env, learner.params, episodes)
     evaluate = lambda state, key: play(learner.agent.actor(state), key)
     devices = backend.devices(config.settings.num_devices)
-    return Members(learner.runner, config.settings.num_seeds, devices, size=size, evaluate=evaluate)
+    return Members(learner.runner, config.settings.num_seeds, devices, size=size, evaluate=evaluate,
+                   share=config.settings.num_devices is not None)
 
 
 def spread(config: RunConfig) -> Any:
@@ -116,6 +117,13 @@ def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarr
     return checkpoint.unflatten(members.template(keys, spread(config)), arrays)
 
 
+def stored_agent(config: RunConfig, learner: Learner, arrays: dict[str, np.ndarray]) -> Any:
+    """The arrays agent/... of a checkpoint as the members' agent state [num_seeds, ...]."""
+    keys = member_keys(config.settings.seed, config.settings.num_seeds, TRAIN)
+    template = jax.eval_shape(jax.vmap(learner.agent.init), keys, spread(config))
+    return checkpoint.unflatten(template, arrays, prefix="agent")
+
+
 def warm_start(config: RunConfig, learner: Learner) -> Any:
     """The whole agent state of the run `init_from`, its only seed for all or seed for seed; None without one."""
     s = config.settings
@@ -125,9 +133,7 @@ def warm_start(config: RunConfig, learner: Learner) -> Any:
     seeds = max((len(x) for x in arrays.values()), default=1)
     if seeds not in (1, s.num_seeds):
         raise UserError(f"init_from={s.init_from} has {seeds} seeds, this run has {s.num_seeds}. Use num_seeds={seeds}")
-    arrays = {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()}
-    template = jax.eval_shape(jax.vmap(learner.agent.init), member_keys(s.seed, s.num_seeds, TRAIN), spread(config))
-    return checkpoint.unflatten(template, arrays, prefix="agent")
+    return stored_agent(config, learner, {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()})
 
 
 class Session:
@@ -184,7 +190,7 @@ class Session:
         except OSError as error:
             raise checkpoint.storage_error(error, self.run, self.run / folder.CONFIG, len(content)) from error
         device = {"kind": self.members.devices[0].device_kind, "platform": self.members.devices[0].platform,
-                  "count": len(set(self.members.devices))}
+                  "count": len(self.members.devices)}
         folder.write_environment(self.run, command, device)
         s, m = self.config.settings, self.members
         agent, envs = self.learner.agent, self.learner.runner.num_envs
@@ -195,7 +201,8 @@ class Session:
             "algorithm": f"{self.config.algo}, {parameters:,} parameters, " + (
                 f"preset {s.preset}" if s.preset != "none" else "no preset"),
             "environment": f"{self.config.env.name}, {self.learner.spec.observation} -> {self.learner.spec.action}",
-            "device": f"{len(set(m.devices))} x {device['kind']}, {m.blocks} x {seeds(m.size)}",
+            "device": f"{len(m.devices)} x {device['kind']}, {m.blocks} x {seeds(m.size)}" + (
+                f", its environments on {m.shards} devices" if m.shards > 1 else ""),
             "training": f"{envs:,} environments x {self.plan.total * m.steps_per_update // envs:,} steps x "
                         f"{seeds(m.count)}",
             "run": folder.shown(self.run)})
@@ -230,9 +237,9 @@ class Session:
         self.known = len(self.history)
         self.seconds = self.history[-1]["seconds"] if self.history else 0.0
         self.tensorboard = TensorBoard(self.run, resumed_at=self.step)
-        if self.meta["layout"] != self.layout():
-            self.reporter.note("this is another layout (device kind or versions) than the run was started on: it goes "
-                               "on, but not bit for bit")
+        if {"shards": 1, **self.meta["layout"]} != self.layout():
+            self.reporter.note("this is another layout (device kind, devices per seed or versions) than the run was "
+                               "started on: it goes on, but not bit for bit")
 
     def _check_unfinished(self) -> None:
         """A run that was killed between its last checkpoint and its summary is not finished: resume writes that."""
@@ -254,7 +261,8 @@ class Session:
 
     def layout(self) -> dict[str, Any]:
         """What decides a member's bits, beside the config."""
-        return {"block_size": self.members.size, "device_kind": self.members.devices[0].device_kind,
+        m = self.members
+        return {"block_size": m.size, "shards": m.shards, "device_kind": m.devices[0].device_kind,
                 "versions": {"jax": jax.__version__, "jaxlib": jax.lib.__version__}}
 
     # ---------------------------------------------------------------- the loop

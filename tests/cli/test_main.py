@@ -122,10 +122,15 @@ def test_list_tables(capsys):
     assert cli.main(["list", "ppo"]) == 0
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if "algo.learning_rate " in line)
-    assert all(part in row for part in ("2.5e-4", "0 <= x <= 1", "1e-5 .. 0.01 log", "hyper", "Adam"))
+    assert all(part in row for part in ("2.5e-4", "0 <= x <= 1", "1e-5 .. 0.01 log", "hyper", "step size"))
     assert cli.main(["list", "cartpole"]) == 0
     text = capsys.readouterr().out
-    assert all(part in text for part in ("Discrete(2)", "Box(", "500 steps", "env.params.length", "0.5"))
+    assert all(part in text for part in ("Discrete(2)", "Box(", "500 steps", "env.params.length", "0.5",
+                                         "env.wrappers.*", "env.randomize.NAME", "env.curriculum.NAME", "of gravity"))
+    assert cli.main(["list", "wrappers"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "1 <= x <= 1000" in rows["env.wrappers.frame_stack"] and "null" in rows["env.wrappers.clip_reward"]
+    assert cli.main(["list", "networks"]) == 0 and "mlp" in capsys.readouterr().out
     assert cli.main(["list"]) == 0
     text = capsys.readouterr().out
     assert all(part in text for part in ("algorithms", "PPO", "environments", "cartpole", "experiments"))

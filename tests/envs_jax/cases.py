@@ -1,14 +1,36 @@
 """What the tests of this folder share: the variants of every environment of the table, and a roll-out."""
 
 import importlib
+import importlib.util
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from envs_jax import ENVIRONMENTS
 from envs_jax.spaces import Box, Discrete
+from envs_jax.suites import SUITES
+
+NEED_DATA = {"gymnax/MNISTBandit-bsuite"}          # files that nobody wants a test to download
+HEAVY = {f"gymnax/{game}-MinAtar" for game in ("Asterix", "Freeway", "Seaquest")}      # to compile: tests are slow
+SAMPLES = {                                        # of the extras, those that are tried where they are installed
+    "brax": ["brax/inverted_pendulum"],
+    "jumanji": ["jumanji/Snake-v1", "jumanji/BinPack-v2"],
+    "pgx": ["pgx/tic_tac_toe", "pgx/kuhn_poker", "pgx/2048"],
+    "jaxmarl": ["jaxmarl/MPE_simple_spread_v3", "jaxmarl/switch_riddle"],
+    "craftax": ["craftax/Craftax-Classic-Symbolic-v1"],
+}
+INSTALLED = {suite for suite in SUITES if importlib.util.find_spec(suite)}
+NAMES = [name for name in ENVIRONMENTS if name.partition("/")[0] not in SAMPLES and name not in NEED_DATA]
+NAMES += [name for suite, names in SAMPLES.items() if suite in INSTALLED for name in names]
+
+
+def needs(suite):
+    """Skips a test where the suite is not there, and says that the loops over NAMES leave it out, too."""
+    return pytest.mark.skipif(suite not in INSTALLED, reason=f"{suite} is not installed, and its environments are "
+                              f"left out everywhere: pip install 'jaxrl[{suite}]'")
 
 
 def class_of(name):
@@ -16,13 +38,18 @@ def class_of(name):
     return getattr(importlib.import_module(module), attribute)
 
 
-CONTINUOUS = [name for name in ENVIRONMENTS if "continuous" in inspect.signature(class_of(name)).parameters]
+CONTINUOUS = [name for name in NAMES if "continuous" in inspect.signature(class_of(name)).parameters]
 
-CASES = [(name, {}) for name in ENVIRONMENTS] + [(name, {"continuous": True}) for name in CONTINUOUS] + [
+CASES = [pytest.param((name, {}), marks=[pytest.mark.slow] * (name in HEAVY)) for name in NAMES]
+CASES += [(name, {"continuous": True}) for name in CONTINUOUS] + [
     ("repeat-previous", {"delay": 1, "symbols": 3}),
+    ("memory-chain", {"length": 2, "bits": 3}),
+    ("deepsea", {"size": 3, "deterministic": False, "move_cost": 0.1}),
+    ("lqr", {"B": ((0.0, 1.0), (0.5, 0.0)), "R": ((0.1, 0.0), (0.0, 1.0)), "noise": 0.3}),
     ("probe-multidiscrete", {"nvec": (3, 2, 4)}),
     ("masked-bandit", {"arms": 2, "penalty": 3.0}),
     ("cartpole", {"length": 1.0, "x_threshold": 1.0}),
+    ("cartpole-candidates", {"slots": 3, "features": 1, "p_legal": 0.0, "length": 1.0}),
 ]
 
 
@@ -35,7 +62,8 @@ def random_actions(env, params, batch, seed=0):
     rng, space = np.random.default_rng(seed), env.action_space(params)
     shape = (*batch, *(() if env.agents is None else (env.agents,)), *space.shape)
     if isinstance(space, Box):
-        return jnp.asarray(rng.uniform(space.low, space.high, shape), space.dtype)
+        drawn = rng.uniform(space.low, space.high, shape) if space.bounded else rng.normal(size=shape)
+        return jnp.asarray(drawn, space.dtype)
     choices = space.n if isinstance(space, Discrete) else np.array(space.nvec)
     return jnp.asarray(rng.integers(choices, size=shape), space.dtype)
 

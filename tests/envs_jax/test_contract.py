@@ -25,7 +25,7 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module", params=CASES, ids=case_id)
 def case(request):
     env, params = envs_jax.make(request.param[0], **request.param[1])
-    return Case(env, params, rollout(env, params, min(env.max_steps, STEPS), batch=BATCH))
+    return Case(env, params, rollout(env, params, min(env.max_steps or STEPS, STEPS), batch=BATCH))
 
 
 def outputs(env, params):
@@ -33,6 +33,11 @@ def outputs(env, params):
     start = jax.eval_shape(env.reset, jax.random.key(0), params)
     action = random_actions(env, params, ())
     return start, jax.eval_shape(env.step, jax.random.key(0), start[1], action, params)
+
+
+def numbers(x):
+    """`x`, for a key its data."""
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def avals(tree):
@@ -79,13 +84,13 @@ def test_same_key_same_bits_and_single_equals_batch(case):
 
     def episode(key, action, params):
         obs, state = env.reset(key, params)
-        return obs, env.step(key, state, action, params)
+        return jax.tree.map(numbers, (obs, env.step(key, state, action, params)))
 
     alone = jax.jit(episode)
     want, again = ([alone(key, action, params) for key, action in zip(keys, actions)] for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, want, again)
     want = jax.tree.map(lambda *leaves: np.stack(leaves), *want)
-    many = jax.tree.map(lambda x: np.full(3, x, np.float32), params)
+    many = jax.tree.map(lambda x: np.stack([x] * 3).astype(np.float32), params)
     got = jax.jit(jax.vmap(episode))(keys, actions, many)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
@@ -93,14 +98,14 @@ def test_same_key_same_bits_and_single_equals_batch(case):
 def test_only_a_time_limit_truncates(case):
     _, _, _, terminated, truncated, _ = case.episodes
     terminated = terminated.reshape(*truncated.shape, -1).all(-1)
-    at_limit = np.arange(1, truncated.shape[1] + 1) >= (case.env.time_limit or np.inf)
+    at_limit = np.arange(1, truncated.shape[1] + 1) >= (case.env.max_steps or np.inf)
     np.testing.assert_array_equal(truncated, at_limit & ~terminated)
 
 
 def test_an_episode_ends_by_max_steps(case):
     _, _, _, terminated, truncated, _ = case.episodes
     over = terminated.reshape(*truncated.shape, -1).all(-1) | truncated
-    if case.env.max_steps <= STEPS:
+    if case.env.max_steps is not None and case.env.max_steps <= STEPS:
         assert over.any(1).all()
 
 
@@ -121,7 +126,8 @@ def test_mask_and_global_state(case):
         return
     masks, globals_ = seen(jax.random.split(jax.random.key(5), 16), random_actions(env, params, (16,)))
     for mask in masks or ():
-        assert mask.dtype == bool and mask.shape == (16, env.action_space(params).n)
+        agents = () if env.agents is None else (env.agents,)
+        assert mask.dtype == bool and mask.shape == (16, *agents, env.action_space(params).n)
         assert mask.any(-1).all()
     assert (globals_ is None) == (space is None)
     for state in globals_ or ():

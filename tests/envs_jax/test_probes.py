@@ -144,33 +144,6 @@ def test_masked_bandit_in_numbers():
     assert env.optimal_reward == pytest.approx(5 / 6) and env.blind_reward == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("delay, symbols", [(2, 4), (1, 3), (5, 2)])
-def test_repeat_previous_against_a_loop(delay, symbols):
-    env, params = make("repeat-previous", delay=delay, symbols=symbols)
-    steps = env.max_steps
-    obs, action, reward, terminated, truncated, _ = rollout(env, params, steps, batch=64)
-    shown = obs.argmax(-1)
-    np.testing.assert_array_equal(obs.sum(-1), 1.0)
-    want = np.zeros(reward.shape)
-    for t in range(delay, steps):
-        want[:, t] = action[:, t] == shown[:, t - delay]
-    np.testing.assert_array_equal(reward, want)
-    assert not terminated.any() and truncated[:, -1].all()
-    np.testing.assert_allclose(np.bincount(shown.ravel()) / shown.size, 1 / symbols, atol=0.05)
-    returns, chance = reward.sum(1), env.unwrapped.chance_return(steps)
-    assert abs(returns.mean() - chance) < 4 * returns.std() / np.sqrt(64)
-    assert chance == env.unwrapped.optimal_return(steps) / symbols
-
-
-def test_repeat_previous_with_memory_and_without():
-    env, params = bare(("repeat-previous", {}))
-    remember = lambda obs, state: jnp.maximum(state.symbols[0], 0)                 # what a perfect memory would hold
-    assert np.all(rollout(env, params, 32, remember, batch=8)[2].sum(1) == 30)
-    assert env.optimal_return(32) == 30 and env.chance_return(32) == 7.5
-    echo = lambda obs, state: jnp.argmax(obs)
-    np.testing.assert_allclose(rollout(env, params, 32, echo, batch=512)[2].sum(1).mean(), 7.5, atol=0.5)
-
-
 def test_two_step_game_by_brute_force():
     env, params = make("two-step")
     plans = np.array(list(itertools.product(range(2), repeat=4)), np.int32).reshape(16, 2, 2)     # [plan, step, agent]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare, ks_2samp, kstest
 
-from envs_jax import ENVIRONMENTS, make
+from envs_jax import make
 from envs_jax.core import Environment
 from envs_jax.spaces import Box, Discrete
 from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import EpisodeStatistics, TimeLimit
-from tests.envs_jax.cases import random_actions
+from tests.envs_jax.cases import NAMES, random_actions
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -264,7 +264,7 @@ def test_input_of_a_state_is_the_last_one_reported():
 
 
 @pytest.mark.parametrize("options", [{}, {"group_size": 2}], ids=str)
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_state_keeps_its_avals(name, options):
     """Or a scan over steps would not compile, and a checkpoint not fit."""
     env, params = make(name)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import envs_jax
-from envs_jax import make
+from envs_jax import build, make
 from envs_jax.classic.cartpole import CartPole
 from envs_jax.classic.pendulum import Pendulum
 from envs_jax.core import Environment, spec
@@ -16,12 +17,17 @@ from envs_jax.probe.bandit import MaskedBandit
 from envs_jax.probe.two_step import TwoStepGame
 from envs_jax.probe.values import ConstantReward, DelayedReward, EndlessReward
 from envs_jax.spaces import Box, Discrete
-from envs_jax.wrappers import ClipAction, EpisodeStatistics, TimeLimit, Wrapper
+from envs_jax.vector import VectorEnv
+from envs_jax.wrappers import WRAPPERS, ClipAction, EpisodeStatistics, TimeLimit, Wrapper
 from tests.envs_jax.cases import rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 KEY = jax.random.key(0)
+
+
+class Strength(NamedTuple):
+    most: float = 2.0
 
 
 def test_time_limit_only_truncates():
@@ -110,10 +116,14 @@ def test_clip_action():
 
 
 def test_wrappers_pass_on_what_there_is_and_no_more():
-    plain = EpisodeStatistics(TimeLimit(CartPole(), 9))
+    plain = EpisodeStatistics(TimeLimit(DelayedReward(), 9))
     assert plain.action_mask is None and plain.global_state is None and plain.render is None
-    assert plain.name == "CartPole" and plain.unwrapped == CartPole()
-    assert plain.default_params == CartPole.default_params
+    assert plain.name == "DelayedReward" and plain.unwrapped == DelayedReward()
+    env = EpisodeStatistics(TimeLimit(CartPole(), 9))
+    _, state = env.reset(KEY, env.default_params)
+    assert env.default_params == CartPole.default_params
+    np.testing.assert_array_equal(env.render(state, env.default_params),
+                                  CartPole().render(state.env.env, env.default_params))
     env = EpisodeStatistics(TimeLimit(MaskedBandit(), 9))
     _, state = env.reset(KEY, env.default_params)
     assert isinstance(env, Wrapper) and state._fields[0] == "env" and state.env._fields[0] == "env"
@@ -154,15 +164,83 @@ def test_make_sends_settings_where_they_belong():
 
 @pytest.mark.parametrize("call, words", [
     (lambda: make("cartpol"), ["cartpol", "did you mean 'cartpole'", "pendulum"]),
-    (lambda: make("zzz"), ["zzz", "Known: cartpole"]),
+    (lambda: make("zzz"), ["zzz", "Known: ", "cartpole"]),
     (lambda: make("cartpole", lenght=1.0), ["CartPole", "lenght", "did you mean 'length'", "gravity"]),
     (lambda: make("masked-bandit", arm=3), ["did you mean 'arms'", "penalty"]),
     (lambda: make("two-step", speed=3), ["TwoStepGame", "Known: none"]),
+    (lambda: make("cartpole", wrappers={"frame_stak": 4}), ["frame_stak", "did you mean 'frame_stack'", "one_hot"]),
+    (lambda: make("cartpole", wrappers={"flatten": 1}), ["flatten", "true or false", "1"]),
+    (lambda: make("cartpole", wrappers={"frame_stack": 2.0}), ["frame_stack", "whole number", "2.0"]),
+    (lambda: make("cartpole", wrappers={"frame_stack": True}), ["frame_stack", "whole number", "True"]),
+    (lambda: make("cartpole", wrappers={"sticky_actions": "x"}), ["sticky_actions", "a number", "'x'"]),
+    (lambda: make("cartpole", wrappers={"clip_reward": 3}), ["clip_reward", "two numbers", "3"]),
+    (lambda: make("cartpole", wrappers={"rescale_action": True}), ["RescaleAction", "CartPole", "Discrete(2)"]),
+    (lambda: make("cartpole", wrappers={"one_hot": True}), ["OneHotObservation", "CartPole", "Box("]),
+    (lambda: make("cartpole", randomize={"lenght": (1, 2)}), ["CartPole", "lenght", "Known: gravity"]),
 ])
 def test_make_says_what_is_wrong(call, words):
     with pytest.raises(ValueError) as error:
         call()
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_make_wraps_in_order():
+    asked = {"frame_stack": 4, "clip_reward": [-1, 1], "sticky_actions": 0.1, "scale_reward": 0.5, "action_repeat": 2,
+             "rescale_action": True, "flatten": True}
+    env, params = make("pendulum", wrappers=asked, randomize={"m": (0.5, 2), "g": [9, 11]}, l=2.0, time_limit=30)
+    names = []
+    while isinstance(env, Wrapper):
+        names.append(type(env).__name__)
+        env = env.env
+    assert names[::-1] == ["Randomize", "ClipAction", "RescaleAction", "StickyActions", "TimeLimit",
+                           "EpisodeStatistics", "ActionRepeat", "ScaleReward", "ClipReward", "FlattenObservation",
+                           "FrameStack"]
+    assert env == Pendulum() and params == Pendulum.default_params._replace(l=2.0)
+
+
+def test_a_default_asks_for_nothing():
+    assert make("cartpole", wrappers={name: option.default for name, option in WRAPPERS.items()}) == make("cartpole")
+    assert make("cartpole", wrappers={}, randomize={}) == make("cartpole")
+
+
+def test_statistics_and_limits_are_the_environments_own():
+    """Rewards are scaled and steps repeated for the learner; an episode's return and length do not tell."""
+    env, params = make("cartpole", wrappers={"action_repeat": 3, "scale_reward": 0.5, "clip_reward": [0, 1.25]},
+                       time_limit=8)
+    assert env.time_limit == 8 and env.max_steps == 3
+    balance = lambda obs, state: jnp.where(obs[2] + obs[3] > 0, 1, 0)
+    _, _, reward, terminated, truncated, info = rollout(env, params, 3, balance)
+    assert not terminated.any() and truncated.tolist() == [[False, False, True]]
+    assert reward.tolist() == [[1.25, 1.25, 1.0]]                     # of 3, 3 and 2 steps
+    assert info["episode_return"].tolist() == [[3, 6, 8]] and info["episode_length"].tolist() == [[3, 6, 8]]
+    vector = VectorEnv(env, 2)
+    assert vector.env is env, "no second statistics around the first"
+
+
+def test_bounds_of_actions_follow_the_parameters():
+    @dataclass(frozen=True)
+    class Strong(Environment):
+        """Rewards with the action, whose bound is a parameter."""
+
+        default_params = Strength()
+
+        def reset(self, key, params):
+            return jnp.zeros(1), ()
+
+        def step(self, key, state, action, params):
+            return jnp.zeros(1), (), action[0], jnp.bool_(False), jnp.bool_(False), {}
+
+        def observation_space(self, params):
+            return Box(0.0, 0.0, (1,))
+
+        def action_space(self, params):
+            return Box(-params.most, params.most, (1,))
+
+    for wrappers, action, want in (({}, 9.0, 3.0), ({"rescale_action": True}, 0.5, 1.5)):
+        env, params = build(Strong, most=3.0, wrappers=wrappers)
+        _, state = env.reset(KEY, params)
+        assert env.step(KEY, state, jnp.array([action]), params)[2] == want
+        assert env.default_params == params and build(Strong)[0] == EpisodeStatistics(ClipAction(Strong()))
 
 
 def test_importing_the_package_is_cheap():

@@ -1,0 +1,1 @@
+"""Small decision processes whose values are known exactly."""

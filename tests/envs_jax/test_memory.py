@@ -1,0 +1,216 @@
+"""The memory tasks: against loops written from the papers, and what is earned with memory and without."""
+
+import itertools
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs_jax import make
+from envs_jax.memory.chain import MemoryChain, MemoryChainState
+from envs_jax.memory.repeat import RepeatPrevious, RepeatPreviousState
+from envs_jax.memory.tmaze import EAST, NORTH, SOUTH, WEST, TMaze, TMazeState
+from envs_jax.render import ORANGE
+from tests.envs_jax.cases import rollout
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+# ---------------------------------------------------------------- T-maze
+
+
+class Bakker:
+    """The T-maze as the paper tells it, one agent at a time."""
+
+    def __init__(self, length, goal):
+        self.length, self.goal, self.place = length, goal, 0
+
+    def see(self):
+        if self.place == 0:
+            return (1, 1, 0) if self.goal == NORTH else (0, 1, 1)
+        return (0, 1, 0) if self.place == self.length else (1, 0, 1)
+
+    def act(self, action):
+        """-> (reward, over)"""
+        if self.place == self.length and action in (NORTH, SOUTH):
+            return (4.0 if action == self.goal else -0.1), True
+        if action == EAST and self.place < self.length:
+            self.place += 1
+        elif action == WEST and self.place > 0:
+            self.place -= 1
+        else:
+            return -0.1, False                              # stands still
+        return 0.0, False
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_tmaze_is_the_papers(length, batch=128, steps=30):
+    env, params = make("tmaze", length=length)
+    obs, action, reward, terminated, truncated, _ = rollout(env, params, steps, batch=batch)
+    ends = set()
+    for b in range(batch):
+        goal = NORTH if obs[b, 0].tolist() == [1, 1, 0] else SOUTH
+        maze = Bakker(length, goal)
+        for t in range(min(steps, env.max_steps)):
+            assert tuple(obs[b, t]) == maze.see()
+            want, over = maze.act(action[b, t])
+            assert reward[b, t] == np.float32(want) and terminated[b, t] == over
+            assert truncated[b, t] == (t + 1 == env.max_steps and not over)
+            if over:
+                ends.add((goal, float(reward[b, t]) > 0))
+                break
+    assert ends == {(goal, won) for goal in (NORTH, SOUTH) for won in (True, False)}
+
+
+def test_tmaze_with_memory_and_without():
+    """All 256 policies that see an observation and remember nothing, on both goals; and one that remembers."""
+    seen, length = [(1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 1, 0)], 3
+
+    def play(answers, goal):
+        maze, total, over = Bakker(length, goal), 0.0, False
+        for _ in range(40):
+            reward, over = maze.act(answers[maze.see()])
+            total += reward
+            if over:
+                break
+        return total
+
+    best = max(np.mean([play(dict(zip(seen, actions)), goal) for goal in (NORTH, SOUTH)])
+               for actions in itertools.product(range(4), repeat=4))
+    facts = TMaze(length)
+    assert facts.chance_return() == pytest.approx(best) == pytest.approx(1.95)
+    assert facts.optimal_return() == 4.0
+    assert facts.optimal_return(gamma=0.98) == pytest.approx(4 * 0.98**3)
+    assert facts.chance_return(gamma=0.98) == pytest.approx(1.95 * 0.98**3)
+
+
+def test_tmaze_played():
+    env, params = make("tmaze", penalty=0.5)
+    facts = env.unwrapped
+
+    def knowing(obs, state):
+        state = env.inner_state(state).env
+        return jnp.where(state.place < facts.length, EAST, jnp.where(state.south, SOUTH, NORTH))
+
+    obs, _, reward, terminated, _, _ = rollout(env, params, 11, knowing, batch=64)
+    assert np.all(reward.sum(1) == facts.optimal_return(params)) and np.all(np.flatnonzero(~terminated[0]) == range(10))
+    assert np.all(obs[:, 1:10] == [1, 0, 1]) and np.all(obs[:, 10] == [0, 1, 0])            # no sign on the way
+    south = obs[:, 0, 2]
+    assert set(south) == {0.0, 1.0} and abs(south.mean() - 0.5) < 0.25
+    north = jnp.full((512, 11), EAST).at[:, 10].set(NORTH)
+    returns = rollout(env, params, 11, actions=north, batch=512)[2].sum(1)
+    assert abs(returns.mean() - facts.chance_return(params)) < 4 * returns.std() / np.sqrt(512)
+    assert facts.chance_return(params) == 1.75 and env.max_steps == 110
+
+
+# ---------------------------------------------------------------- memory chain
+
+
+@pytest.mark.parametrize("length, bits", [(1, 1), (2, 3), (8, 1)])
+def test_memory_chain_is_gymnaxs(rng, length, bits, batch=16):
+    """Step by step, from the same contexts and queries, to the end; what gymnax observes is outside its own space."""
+    from gymnax.environments.bsuite.memory_chain import EnvState
+
+    env, (other, theirs) = MemoryChain(length, bits), gymnax.make("MemoryChain-bsuite", num_bits=bits)
+    theirs = theirs.replace(memory_length=length)
+    context, query = jnp.asarray(rng.integers(2, size=(batch, bits)), jnp.int32), jnp.asarray(
+        rng.integers(bits, size=batch), jnp.int32)
+    actions = jnp.asarray(rng.integers(2, size=(batch, length + 1)), jnp.int32)
+    key, zero = jax.random.key(0), jnp.int32(0)
+
+    def both(context, query, actions):
+        def step(carry, action):
+            ours, reference = carry
+            obs, ours, reward, terminated, *_ = env.step(key, ours, action, ())
+            their_obs, reference, their_reward, their_terminated, _ = other.step_env(key, reference, action, theirs)
+            return (ours, reference), ((obs, reward, terminated), (their_obs, their_reward, their_terminated))
+        reference = EnvState(context=context, query=query, total_perfect=zero, total_regret=jnp.float32(0.0), time=zero)
+        return jax.lax.scan(step, (MemoryChainState(context, query, zero), reference), actions)[1]
+
+    ours, want = jax.jit(jax.vmap(both))(context, query, actions)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, want)
+    obs, reward, terminated = map(np.asarray, ours)
+    np.testing.assert_array_equal(terminated, np.arange(length + 1) == np.full((batch, 1), length))
+    assert np.all(np.abs(reward[:, -1]) == 1) and np.all(reward[:, :-1] == 0)
+    assert np.any(obs[:, 0, 2:] < float(other.observation_space(theirs).low))
+
+
+@pytest.mark.parametrize("length, bits", [(8, 1), (4, 5)])
+def test_memory_chain_with_memory_and_without(length, bits, batch=2000):
+    """What is asked can be told from what was seen at first, and from nothing that is seen later."""
+    env, params = make("memory-chain", length=length, bits=bits)
+    obs, action, reward, terminated, truncated, _ = rollout(env, params, length + 1, batch=batch)
+    assert terminated[:, -1].all() and not truncated.any() and env.max_steps == length + 1
+    queries, contexts = obs[:, -1, 1].astype(int), obs[:, 0, 2:]
+    answer = (contexts[np.arange(batch), queries] + 1) / 2
+    np.testing.assert_array_equal(reward[:, -1], np.where(action[:, -1] == answer, 1, -1))
+    assert env.unwrapped.optimal_return() == 1 and np.all(obs[:, 2:, 2:] == 0) and np.all(obs[:, :-1, 1] == 0)
+    clock = [1, *np.linspace(1, 1 / length, length)]
+    np.testing.assert_allclose(obs[:, :, 0], np.broadcast_to(clock, (batch, length + 1)), rtol=1e-6)
+    np.testing.assert_allclose(contexts.mean(0), 0.0, atol=4 / np.sqrt(batch))
+    np.testing.assert_allclose(np.bincount(queries, minlength=bits) / batch, 1 / bits, atol=0.05)
+    for blind in (0, 1):                                   # the same answer whatever is asked
+        assert abs(np.where(answer == blind, 1.0, -1.0).mean() - env.unwrapped.chance_return()) < 4 / np.sqrt(batch)
+
+
+# ---------------------------------------------------------------- repeat previous
+
+
+@pytest.mark.parametrize("delay, symbols", [(2, 4), (1, 3), (64, 3)])
+def test_repeat_previous_against_a_loop(delay, symbols):
+    env, params = make("repeat-previous", delay=delay, symbols=symbols)
+    steps = env.max_steps
+    obs, action, reward, terminated, truncated, _ = rollout(env, params, steps, batch=64)
+    shown = obs.argmax(-1)
+    np.testing.assert_array_equal(obs.sum(-1), 1.0)
+    want = np.zeros(reward.shape)
+    for t in range(delay, steps):
+        want[:, t] = action[:, t] == shown[:, t - delay]
+    np.testing.assert_array_equal(reward, want)
+    assert not terminated.any() and truncated[:, -1].all()
+    np.testing.assert_allclose(np.bincount(shown.ravel()) / shown.size, 1 / symbols, atol=0.05)
+    returns, chance = reward.sum(1), env.unwrapped.chance_return(steps)
+    assert abs(returns.mean() - chance) < 4 * returns.std() / np.sqrt(64)
+    assert chance == env.unwrapped.optimal_return(steps) / symbols
+
+
+def test_repeat_previous_with_memory_and_without():
+    env, params = make("repeat-previous")
+    facts = env.unwrapped
+    assert facts.optimal_return(32) == 30 and facts.chance_return(32) == 7.5 and env.max_steps == 32
+    echo = lambda obs, state: jnp.argmax(obs)
+    np.testing.assert_allclose(rollout(env, params, 32, echo, batch=512)[2].sum(1).mean(), 7.5, atol=0.5)
+
+
+@pytest.mark.parametrize("delay", [2, 64])
+def test_repeat_previous_optimum_is_the_same_for_every_delay(delay):
+    env, params = make("repeat-previous", delay=delay)
+    facts = env.unwrapped
+    remember = lambda obs, state: jnp.maximum(env.inner_state(state).env.symbols[0], 0)     # what memory would hold
+    assert np.all(rollout(env, params, env.max_steps, remember, batch=4)[2].sum(1) == 30)
+    assert facts.optimal_return(env.max_steps) == 30 and env.max_steps == delay + 30
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_pictures_show_where_we_are():
+    number, context = jnp.int32, jnp.int32([0, 1, 1])
+    chain, previous = MemoryChain(6, bits=3), RepeatPrevious(delay=3)
+    boards = [       # environment, state, (row, column) of the agent's disc on a board of (rows, columns)
+        (TMaze(5), TMazeState(number(2), jnp.bool_(True)), (1, 2), (3, 6)),
+        (TMaze(5), TMazeState(number(5), jnp.bool_(False)), (1, 5), (3, 6)),
+        (chain, MemoryChainState(context, number(2), number(4)), (0, 4), (2, 7)),
+        (chain, MemoryChainState(context, number(0), number(7)), (0, 6), (2, 7)),          # after the last step
+        (previous, RepeatPreviousState(jnp.int32([-1, -1, 0, 3])), (1, 3), (2, 4)),
+    ]
+    for env, state, (row, column), (rows, columns) in boards:
+        picture = env.render(state, env.default_params)
+        cell = picture.shape[0] // rows
+        assert picture.shape == (rows * cell, columns * cell, 3) and picture.dtype == np.uint8
+        discs = np.all(picture == ORANGE, axis=-1).reshape(rows, cell, columns, cell).sum((1, 3))
+        assert np.argwhere(discs).tolist() == [[row, column]]
+    goals = [TMaze(5).render(TMazeState(number(0), jnp.bool_(south)), ()) for south in (False, True)]
+    assert np.any(goals[0] != goals[1])

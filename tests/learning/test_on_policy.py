@@ -1,0 +1,43 @@
+"""What the shipped presets learn: IQM over 8 seeds of greedy evaluations of the final parameters, on fresh starts."""
+
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl.evaluate import iqm
+
+pytestmark = pytest.mark.slow
+EPISODES = 64
+
+# (algorithm, environment, settings beside the preset, the least IQM that passes); anchors in docs/benchmarks.md
+REACHED = {
+    "ppo-cartpole": ("ppo", "cartpole", {"total_steps": 150_000}, 475.0),
+    "ppo-cartpole-default": ("ppo", "cartpole", {"preset": "none", "total_steps": 500_000}, 475.0),
+    "ppo-pendulum": ("ppo", "pendulum", {"total_steps": 300_000}, -220.0),
+    "ppo-acrobot": ("ppo", "acrobot", {"total_steps": 300_000}, -92.0),
+    "ppo-mountaincar-continuous": ("ppo", "mountaincar-continuous", {"total_steps": 200_000}, 90.0),
+    "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),      # of 30: the first two steps pay nothing
+    "ppo-tmaze": ("ppo", "tmaze", {"total_steps": 300_000, "num_seeds": 5}, 3.9),      # of 4; a memoryless policy 1.95
+    "a2c-cartpole": ("a2c", "cartpole", {"total_steps": 300_000}, 450.0),
+    "pg-cartpole": ("pg", "cartpole", {"total_steps": 500_000}, 400.0),
+    "bfloat16": ("ppo", "cartpole", {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"}, 475.0),
+}
+
+
+def train(tmp_path, algo, env, **settings):
+    settings = {"num_seeds": 8, "eval_every": 10**9, "out": str(tmp_path / "run"), **settings}
+    return jaxrl.train(algo, env, **settings)
+
+
+@pytest.mark.parametrize("case", REACHED)
+def test_reaches(case, tmp_path):
+    algo, env, settings, least = REACHED[case]
+    returns = train(tmp_path, algo, env, **settings).evaluate(EPISODES).mean(axis=1)
+    assert iqm(returns) >= least, np.round(returns, 1)
+
+
+@pytest.mark.parametrize("env, chance", [("repeat-previous", 7.5)])
+def test_memoryless_policies_stay_at_chance(env, chance, tmp_path):
+    """The control: what the recurrent network gains is memory."""
+    run = train(tmp_path, "ppo", env, **{"algo.network.recurrent": "none"})
+    assert iqm(run.evaluate(EPISODES).mean(axis=1)) == pytest.approx(chance, abs=1.0)
