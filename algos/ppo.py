@@ -29,8 +29,8 @@ from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory
 class Config(PolicyGradientConfig):
     """Settings; the defaults are those of the 37 details for classic control."""
 
-    epochs: int = static(4, low=1, help="passes K over a rollout")
-    minibatches: int = static(4, low=1, help="minibatches M per epoch")
+    epochs: int = static(4, low=1, high=10**4, help="passes K over a rollout")
+    minibatches: int = static(4, low=1, high=10**6, help="minibatches M per epoch")
     lam: float = hyper(0.95, low=0.0, high=1.0, search=Range(0.8, 1.0), help="GAE trace")
     clip: float = hyper(0.2, low=0.0, high=10.0, search=Range(0.05, 0.4), help="clip range epsilon of the ratio")
     clip_end: float = hyper(1.0, low=0.0, high=1.0, help="fraction of it left at the end of the schedule")

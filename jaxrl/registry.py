@@ -56,9 +56,14 @@ def _tables(group: str) -> Iterable[tuple[str, Mapping[str, str]]]:
             continue
         seen.add(entry.value)
         try:
-            yield entry.value.partition(":")[0], entry.load()
+            table = entry.load()
         except (ImportError, AttributeError) as error:
             warnings.warn(f"{group}: {entry.value} cannot be loaded and is left out ({error})", stacklevel=2)
+            continue
+        if isinstance(table, Mapping) and all(isinstance(text, str) for pair in table.items() for text in pair):
+            yield entry.value.partition(":")[0], table
+        else:
+            warnings.warn(f'{group}: {entry.value} is no dict, name -> "module:attribute", and is left out', stacklevel=2)
 
 
 @functools.cache
@@ -81,9 +86,17 @@ def networks() -> dict[str, str]:
     return _table(NETWORKS)
 
 
-def _load(target: str) -> Any:
+def _load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise _unloadable(name, target, error) from error
+
+
+def _unloadable(name: str, target: str, error: Exception) -> UserError:
+    """A target that cannot be imported is a mistake of the package that declares it."""
+    return UserError(f'"{name}" is declared as {target}, which cannot be loaded: {error}')
 
 
 def algorithm(name: str) -> Any:
@@ -91,7 +104,7 @@ def algorithm(name: str) -> Any:
     table = algorithms()
     if name not in table:
         raise UserError([unknown("algo", name, table, "jaxrl list algos")])
-    return _load(table[name])
+    return _load(name, table[name])
 
 
 def network(name: str) -> Any:
@@ -99,7 +112,7 @@ def network(name: str) -> Any:
     table = networks()
     if name not in table:
         raise UserError([unknown("network", name, table, "jaxrl list networks")])
-    return _load(table[name])
+    return _load(name, table[name])
 
 
 def environment_class(name: str) -> Any:
@@ -114,6 +127,8 @@ def environment_class(name: str) -> Any:
         return envs_jax.load(name, table[name])
     except MissingPackage as error:
         raise UserError(str(error)) from None
+    except (ImportError, AttributeError) as error:
+        raise _unloadable(name, table[name], error) from error
 
 
 def environment(name: str, params: Mapping[str, Any] | None = None, time_limit: int | str | None = "default",

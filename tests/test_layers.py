@@ -49,7 +49,7 @@ EDGE = {        # packages that stay at the edge, and who may import them; "modu
     "tensorboardX": ["jaxrl.run.tensorboard"],
     "yaml": ["jaxrl.config"],
 }
-BROUGHT = {"ml_dtypes": "jax", "pil": "pillow", "yaml": "omegaconf"}      # imported, and brought by the dependency named
+BROUGHT = {"ml_dtypes": "jax", "pil": "pillow", "yaml": "omegaconf"}      # imported, brought by the dependency named
 IMPORTERS = {"envs_jax", "jaxrl", "jaxrl.registry", "jaxrl.cli.main"}      # may import by name: from literal tables
 
 

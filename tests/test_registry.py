@@ -25,6 +25,22 @@ def test_a_broken_package_is_left_out(monkeypatch):
         assert registry.merge(registry._tables(registry.ALGORITHMS)) == {}
 
 
+@pytest.mark.parametrize("table", [["ppo"], {"ppo": 3}])
+def test_a_table_that_is_none_is_left_out(table, monkeypatch):
+    entry = registry.metadata.EntryPoint("mine", "tests.test_registry:TABLE", registry.NETWORKS)
+    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.setattr("tests.test_registry.TABLE", table, raising=False)
+    with pytest.warns(UserWarning, match="tests.test_registry:TABLE is no dict"):
+        assert registry.merge(registry._tables(registry.NETWORKS)) == {}
+
+
+@pytest.mark.parametrize("target", ["no_such_package:Torso", "jaxrl.blocks.modules:NoSuchTorso"])
+def test_a_target_that_cannot_be_loaded_is_named(target, monkeypatch):
+    monkeypatch.setattr(registry, "networks", lambda: {"mine": target})
+    with pytest.raises(UserError, match=f'"mine" is declared as {target}, which cannot be loaded'):
+        registry.network("mine")
+
+
 @pytest.mark.parametrize("algo", registry.algorithms())
 def test_every_declaration_is_sound(algo):
     for d in [*declarations(registry.algorithm(algo).config), *declarations(Settings)]:
@@ -39,4 +55,4 @@ def test_numbers_are_written_short():
     assert [short(x) for x in (2.5e-4, 0.001, 0.99, 1e9, 5e5, 0.0, 1.0, None, True, (64, 64), -1e-7)] == [
         "2.5e-4", "0.001", "0.99", "1e9", "500000", "0", "1", "null", "true", "[64,64]", "-1e-7"]
     known = declared("ppo")
-    assert bounds(known["algo.gamma"]) == "0 <= gamma <= 1" and bounds(known["algo.num_envs"]) == "num_envs >= 1"
+    assert bounds(known["algo.gamma"]) == "0 <= gamma <= 1" and bounds(known["log_every"]) == "log_every >= 1"

@@ -27,8 +27,8 @@ from jaxrl.types import Agent, EnvSpec, Input, Metrics, Trajectory
 class PolicyGradientConfig:
     """Settings that all of them have; an algorithm gives defaults of its own (`declare.defaults`) and adds fields."""
 
-    num_envs: int = static(4, low=1, help="parallel environments B")
-    rollout_length: int = static(128, low=1, help="steps T of each environment per update")
+    num_envs: int = static(4, low=1, high=2**24, help="parallel environments B")
+    rollout_length: int = static(128, low=1, high=2**24, help="steps T of each environment per update")
     learning_rate: float = hyper(2.5e-4, low=0.0, high=1.0, search=log_range(1e-5, 1e-2), help="optimiser's step size")
     learning_rate_end: float = hyper(0.0, low=0.0, high=1.0, help="fraction of it left at the end of the schedule")
     gamma: float = hyper(0.99, low=0.0, high=1.0, search=Range(0.9, 0.999), help="discount factor")
@@ -42,6 +42,9 @@ class PolicyGradientConfig:
     def problems(self, spec: EnvSpec) -> list[str]:
         """What does not fit together, in words."""
         found = self.network.problems(spec)
+        if self.num_envs * self.rollout_length >= 2**31:
+            found.append(f"num_envs x rollout_length = {self.num_envs} x {self.rollout_length} is more than an update "
+                         "can hold")
         if spec.agents is not None:
             found.append(f"{{algo}} controls one agent, {{env}} has {spec.agents}")
         if self.normalize_observation and not _floats(spec.observation):

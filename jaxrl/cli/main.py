@@ -117,6 +117,9 @@ def report(error: Exception) -> None:
     """What is wrong, and what to do, on stderr."""
     if isinstance(error, UserError | RunError):
         problems = error.problems
+    elif "RESOURCE_EXHAUSTED" in str(error):
+        problems = [Problem(f"out of memory: {' '.join(str(error).split())[:200]}",
+                            "Try: fewer algo.num_envs, a shorter algo.rollout_length, fewer num_seeds")]
     else:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
         problems = [Problem(text[:500], "Not expected here: debug=true shows where it comes from")]

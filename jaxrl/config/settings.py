@@ -10,7 +10,7 @@ from typing import Any
 from jaxrl.declare import Declaration, declarations, static
 from jaxrl.registry import algorithm, environment
 
-TIME_LIMIT = Declaration("time_limit", int | None, "default", "static", low=1,
+TIME_LIMIT = Declaration("time_limit", int | None, "default", "static", low=1, high=2**31 - 1,
                          help="steps until an episode is cut; null: never; default: the environment's usual limit")
 
 
@@ -20,14 +20,14 @@ class Settings:
 
     preset: str = static("auto", help="tuned values: auto (those of this algo and env, if there are any), none, a name")
     seed: int = static(0, low=0, high=2**32 - 1, help="random seed")
-    num_seeds: int = static(1, low=1, help="independent learners trained side by side")
+    num_seeds: int = static(1, low=1, high=10**6, help="independent learners trained side by side")
     total_steps: int = static(500_000, low=1, high=10**15,
                               help="environment steps per seed, rounded up to whole updates")
     schedule_steps: int | None = static(None, low=1, high=10**15, help="steps over which schedules run down; null: "
                                         "total_steps at first launch, kept when a run is extended")
     log_every: int | None = static(None, low=1, help="steps between rows of metrics.jsonl; null: chosen at launch")
     eval_every: int | None = static(None, low=1, help="steps between greedy evaluations; null: chosen at launch")
-    eval_episodes: int = static(128, low=1, help="episodes per seed of an evaluation")
+    eval_episodes: int = static(128, low=1, high=10**6, help="episodes per seed of an evaluation")
     checkpoint_every: int | None = static(None, low=1, help="steps between checkpoints; null: chosen at launch")
     keep: int = static(2, low=0, help="checkpoints kept beside the last and the best")
     stop_return: float | None = static(None, help="stop once the mean greedy return of every seed reaches this")

@@ -1,4 +1,4 @@
-"""Against what is known exactly: the greedy policy's worth and the value head, by linear algebra instead of episodes."""
+"""Against what is known exactly: the greedy policy's worth and the value head, by linear algebra, not by episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,8 @@ def test_frozenlake(tmp_path):
     ("a2c", {"algo.gamma": 0.9}), ("pg", {"algo.gamma": 0.9})], ids=["ppo-0", "ppo-1", "ppo-2", "a2c", "pg"])
 def test_random_mdp(algo, settings, tmp_path):
     """Through a time limit that truncates: the greedy policy is nearly the best, V that of the policy that acted."""
-    env, gamma, mode, policy, value = learned(tmp_path, algo, "random-mdp", total_steps=200_000, num_seeds=5, **settings)
+    settings = {"total_steps": 200_000, "num_seeds": 5, **settings}
+    env, gamma, mode, policy, value = learned(tmp_path, algo, "random-mdp", **settings)
     best = env.start @ env.optimal_values(gamma)
     greedy = [env.start @ env.policy_values(actions, gamma) / best for actions in mode]
     assert best > 0 and iqm(greedy) >= 0.97, np.round(greedy, 4)
