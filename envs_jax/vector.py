@@ -8,12 +8,10 @@ thrown away unseen, which depends on how many were taken and never on what they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from envs_jax import spaces
 from envs_jax.core import Environment, Input, TimeStep
@@ -130,16 +128,25 @@ class VectorEnv:
         if self.reset == "always":
             key, now = jax.random.split(pool.key)
             return _where(done, self._fresh(now, params, self.group_size), going), pool._replace(key=key)
-        rank = pool.used + jnp.cumsum(done) - 1                       # the k-th to end takes the k-th unused start
-        taken = jax.tree.map(lambda x: x[jnp.where(done, rank, 0)], pool.starts)
-        used = pool.used + jnp.sum(done, dtype=jnp.int32)
-        low = used > self.pool_size - self.group_size                 # the next step might not find enough
-        pool = _branch(self._draw)(low, pool._replace(used=used), (pool.key, params))
-        return _where(done, taken, going), pool
+        pool = self._refilled(pool, params)                           # before it is read: then nothing is copied
+        used = pool.used + jnp.cumsum(done, dtype=jnp.int32)          # the k-th to end takes the k-th unused start
+        taken = jax.tree.map(lambda x: x[jnp.where(done, used - 1, 0)], pool.starts)
+        return _where(done, taken, going), pool._replace(used=used[-1])
 
-    def _draw(self, key: jax.Array, params: Any) -> Pool:
-        key, now = jax.random.split(key)
-        return Pool(key, self._fresh(now, params, self.pool_size), jnp.zeros((), jnp.int32))
+    def _refilled(self, pool: Pool, params: Any) -> Pool:
+        """A pool that is enough for all: `pool`, or a new one.
+
+        A loop of no turn or one, because that stays a branch under vmap (of `lax.cond` both sides run), taken if some
+        member wants it, and leaves what it carries where it is (a `cond` copies it in every step).
+        """
+        def low(pool):
+            return pool.used > self.pool_size - self.group_size
+
+        def draw(pool):
+            key, now = jax.random.split(pool.key)
+            return Pool(key, self._fresh(now, params, self.pool_size), jnp.zeros((), jnp.int32))
+
+        return jax.lax.while_loop(low, draw, pool)
 
     def _fresh(self, key: jax.Array, params: Any, n: int) -> tuple[Any, Any]:
         return jax.vmap(self.env.reset, in_axes=(0, None))(jax.random.split(key, n), params)
@@ -166,23 +173,3 @@ def _where(flag: jax.Array, there: Any, here: Any) -> Any:
     def pick(a, b):
         return jnp.where(flag.reshape(flag.shape + (1,) * (b.ndim - flag.ndim)), a, b)
     return jax.tree.map(pick, there, here)
-
-
-def _branch(draw: Callable) -> Callable:
-    """(low, old, args) -> draw(*args) where `low`, else `old`: a real branch also under vmap.
-
-    `lax.cond` under vmap runs both sides. Here the predicate is first reduced over the members, so that the draw runs
-    only if some member wants it (and then for all, each keeping its own where it did not ask).
-    """
-    @custom_vmap
-    def refill(low, old, args):
-        return jax.lax.cond(jnp.any(low), lambda: _where(low, draw(*args), old), lambda: old)
-
-    @refill.def_vmap
-    def _(size, batched, low, old, args):
-        spread = lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-        low, old, args = jax.tree.map(spread, (low, old, args), tuple(batched))
-        out = _branch(jax.vmap(draw))(low, old, args)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return refill

@@ -90,6 +90,8 @@ def train(algo: str | RunConfig | Any, env: str | None = None, *, reporter: Repo
     if isinstance(algo, RunConfig):
         config = algo
     elif isinstance(algo, str):
+        device = settings.get("device", "auto")      # chosen first: another package's environments may start JAX
+        backend.prepare(device if device in ("auto", "cpu", "gpu") else "auto")
         config = configs.from_values({"algo": algo, **({"env": env} if env else {}), **settings})
     else:
         config = configs.from_dictconfig(algo)

@@ -63,7 +63,7 @@ def _tables(group: str) -> Iterable[tuple[str, Mapping[str, str]]]:
         if isinstance(table, Mapping) and all(isinstance(text, str) for pair in table.items() for text in pair):
             yield entry.value.partition(":")[0], table
         else:
-            warnings.warn(f'{group}: {entry.value} is no dict, name -> "module:attribute", and is left out', stacklevel=2)
+            warnings.warn(f'{group}: {entry.value} is no dict, name -> "module:attribute": left out', stacklevel=2)
 
 
 @functools.cache

@@ -19,8 +19,9 @@ import numpy as np
 from envs_jax.core import Environment
 from envs_jax.spaces import Box, Discrete, MultiDiscrete
 
-HIDDEN = ("time_limit",        # arguments of constructors that are not offered: a setting of this name is our wrapper's;
-          "viewer", "generator", "reward_fn", "reward_function", "done_function", "action_mapping_key")   # are objects
+# arguments of constructors that are not offered: a setting of this name is our wrapper's; the others are objects
+HIDDEN = ("time_limit",
+          "viewer", "generator", "reward_fn", "reward_function", "done_function", "action_mapping_key")
 
 
 @dataclass(frozen=True, init=False)

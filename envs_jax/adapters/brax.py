@@ -5,8 +5,10 @@ The bare environments: brax's own wrappers, which replay one cached start and hi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,8 +32,8 @@ class Brax(Adapter):
         return envs._envs[id]
 
     def check(self, theirs):
-        if not isinstance(theirs.observation_size, int):
-            raise ValueError(f"{self.name} observes {theirs.observation_size}; only vectors are supported")
+        if not isinstance(_observation_size(theirs), int):
+            raise ValueError(f"{self.name} observes {_observation_size(theirs)}; only vectors are supported")
 
     def start(self, key, params):
         state = self.theirs.reset(key)
@@ -42,8 +44,15 @@ class Brax(Adapter):
         return state.obs, state, state.reward, state.done, False, dict(state.metrics)
 
     def observation_space(self, params):
-        return Box(-np.inf, np.inf, (self.theirs.observation_size,))
+        return Box(-np.inf, np.inf, (_observation_size(self.theirs),))
 
     def action_space(self, params):
         low, high = np.asarray(self.theirs.sys.actuator.ctrl_range).T
         return box(low, high, (self.theirs.action_size,), jnp.float32)
+
+
+@functools.lru_cache(maxsize=64)
+def _observation_size(theirs):
+    """Once: brax traces a reset to tell it."""
+    with jax.numpy_rank_promotion("allow"):
+        return theirs.observation_size

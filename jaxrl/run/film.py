@@ -26,7 +26,7 @@ def frames(learner: Learner, state: Any, seed: int) -> list[np.ndarray]:
     start, states, ended = jax.jit(partial(_episode, learner))(state, jax.random.key(seed))
     steps = int(np.argmax(ended)) + 1 if np.any(ended) else len(ended)
     states = jax.tree.map(lambda a, b: np.concatenate([a, b]), *map(_on_host, (start, states)))
-    return [env.render(jax.tree.map(lambda x: x[t, 0], states), params) for t in range(steps + 1)]
+    return [env.render(jax.tree.map(lambda x, t=t: x[t, 0], states), params) for t in range(steps + 1)]
 
 
 def write(learner: Learner, state: Any, seed: int, path: Path) -> None:

@@ -133,7 +133,8 @@ def warm_start(config: RunConfig, learner: Learner) -> Any:
     seeds = max((len(x) for x in arrays.values()), default=1)
     if seeds not in (1, s.num_seeds):
         raise UserError(f"init_from={s.init_from} has {seeds} seeds, this run has {s.num_seeds}. Use num_seeds={seeds}")
-    return stored_agent(config, learner, {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()})
+    arrays = {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()}
+    return stored_agent(config, learner, arrays)
 
 
 class Session:

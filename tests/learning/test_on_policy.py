@@ -18,6 +18,7 @@ REACHED = {
     "ppo-mountaincar-continuous": ("ppo", "mountaincar-continuous", {"total_steps": 200_000}, 90.0),
     "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),      # of 30: the first two steps pay nothing
     "ppo-tmaze": ("ppo", "tmaze", {"total_steps": 300_000, "num_seeds": 5}, 3.9),      # of 4; a memoryless policy 1.95
+    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", {"num_seeds": 5}, 8.0),
     "a2c-cartpole": ("a2c", "cartpole", {"total_steps": 300_000}, 450.0),
     "pg-cartpole": ("pg", "cartpole", {"total_steps": 500_000}, 400.0),
     "bfloat16": ("ppo", "cartpole", {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"}, 475.0),
