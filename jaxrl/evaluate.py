@@ -68,11 +68,12 @@ def iqm(returns: Any) -> float:
 
 
 def bootstrap_ci(returns: Any, *, level: float = 0.95, repetitions: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap interval of the IQM over seeds [n]; of one seed, over its episodes [1, m]."""
+    """Percentile bootstrap interval of the IQM over seeds [n]; of one seed's mean, over its episodes [1, m]."""
     x = np.asarray(returns, np.float64)
-    x = x.reshape(-1) if x.ndim == 2 and x.shape[0] == 1 else x.reshape(x.shape[0], -1).mean(axis=1)
+    alone = x.ndim == 2 and x.shape[0] == 1
+    x = x.reshape(-1) if alone else x.reshape(x.shape[0], -1).mean(axis=1)
     if not np.isfinite(x).all():
         return float("nan"), float("nan")
-    rng, cut = np.random.default_rng(0), len(x) // 4
+    rng, cut = np.random.default_rng(0), 0 if alone else len(x) // 4
     means = [np.sort(x[rng.integers(0, len(x), len(x))])[cut: len(x) - cut].mean() for _ in range(repetitions)]
     return tuple(float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))

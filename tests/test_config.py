@@ -266,7 +266,7 @@ class Strong(Pendulum):
                               'Did you mean: env.params.length (default 0.5)?'),
     (("env.params.length=x",), 'env.params.length="x" is not a number'),
     (("algo.gamma=1.3",), "algo.gamma=1.3 is out of range: 0 <= gamma <= 1 (discount factor)"),
-    (("algo.num_envs=0",), "algo.num_envs=0 is out of range: num_envs >= 1 (parallel environments B)"),
+    (("algo.num_envs=0",), "algo.num_envs=0 is out of range: 1 <= num_envs <= 10000000 (parallel environments B)"),
     (("algo.learning_rate=fast",), 'algo.learning_rate="fast" is not a number'),
     (("algo.learning_rate=null",), "algo.learning_rate=null is not a number"),
     (("seed=1.5",), "seed=1.5 is not a whole number"),
@@ -274,7 +274,7 @@ class Strong(Pendulum):
     (("quiet=3",), "quiet=3 is not true or false"),
     (("device=gpuu",), 'device="gpuu" is not one of: auto, cpu, gpu. Did you mean: gpu?'),
     (("algo.network.hidden=64",), "algo.network.hidden=64 is not a list, such as [64,64]"),
-    (("algo.network.hidden=[64,0]",), "algo.network.hidden=[64,0] is out of range: hidden >= 1 "
+    (("algo.network.hidden=[64,0]",), "algo.network.hidden=[64,0] is out of range: 1 <= hidden <= 100000 "
                                       "(sizes of the dense layers)"),
     (("preset=foo",), 'unknown preset "foo".   (jaxrl list experiments)'),
     (("algo.learning_rate=1e-4,3e-4",), "algo.learning_rate=1e-4,3e-4 names several values, this command takes one. "
@@ -366,6 +366,9 @@ def test_any_text_is_a_value_or_a_user_error(key, text):
 # --- YAML
 
 
+TOGETHER = ("num_envs", "rollout_length")        # their product has a limit, too
+
+
 def value_of(d):
     """Values that `d` allows."""
     kind, optional = strip_optional(d.type)
@@ -374,7 +377,7 @@ def value_of(d):
     elif kind is bool:
         values = st.booleans()
     elif kind is int:
-        values = st.integers(d.low, d.high if d.high is not None else 10**12)
+        values = st.integers(d.low, 10**4 if d.name in TOGETHER else d.high or 10**12)
     elif kind is float:
         values = st.floats(d.low, d.high, allow_nan=False, allow_infinity=False)
     elif kind is str:

@@ -34,7 +34,7 @@ PROTOCOL = {"envs_jax", *(f"envs_jax.{name}" for name in (       # what jaxrl ma
     "core", "parameters", "render", "sharding", "spaces", "suites", "vector", "wrappers"))}
 
 EDGE = {        # packages that stay at the edge, and who may import them; "module!" may do so at its top
-    "flax": ["jaxrl.blocks.modules!"],
+    "flax": ["jaxrl.blocks.modules!", "jaxrl.blocks.noisy!"],
     "PIL": ["envs_jax.render"],
     **{suite: [f"envs_jax.adapters.{suite}"] for suite in ("brax", "craftax", "jaxmarl", "jumanji", "pgx")},
     "gymnasium": ["envs_jax.bridges!"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import UserError
-from jaxrl.population.members import Members, block_size
+from jaxrl.population.members import Members, block_size, shards
 from jaxrl.run import checkpoint
 from jaxrl.types import Progress, TrainState
 
@@ -88,6 +89,14 @@ def test_block_size(count, devices, size):
     assert block_size(count, devices) == size
     blocks = -(-count // size)
     assert blocks <= devices and blocks * size >= count > (blocks - 1) * size      # no block is only filling
+
+
+@pytest.mark.parametrize("envs, groups, devices, asked, each", [
+    (1024, 8, 8, True, 8), (1024, 8, 6, True, 4), (1024, 8, 3, True, 2), (64, 1, 8, True, 1), (1024, 8, 2, False, 1),
+    (2048, 8, 2, False, 2), (4096, 8, 8, False, 4), (2048, 1, 2, False, 1)])
+def test_devices_of_one_learner(envs, groups, devices, asked, each):
+    """As many as its groups can be dealt out to evenly, and, unasked, as have 1,024 environments each."""
+    assert shards(SimpleNamespace(num_envs=envs, groups=groups), devices, asked) == each
 
 
 @pytest.mark.parametrize("count, size", [(1, 1), (3, 2), (5, 2), (4, 4)])

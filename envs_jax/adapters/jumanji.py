@@ -65,6 +65,10 @@ class Jumanji(Adapter):
 
     def observation_space(self, params):
         space = _space(self.theirs.observation_spec)
+        if not isinstance(space, dict):
+            return space
+        if isinstance(space.get("step_count"), Discrete):    # a number, as in most of theirs, not one of 4000 choices
+            space["step_count"] = Box(0, space["step_count"].n - 1, (), jnp.int32)
         if self.id == "TSP-v1":                              # a tour starts at no city, -1
             space["position"] = Box(-1, space["position"].n - 1, (), jnp.int32)
         return {key: part for key, part in space.items() if key != "action_mask"} if self._masked else space

@@ -33,8 +33,9 @@ class RepeatPrevious(Environment):
     symbols: int = 4
 
     def __post_init__(self):
-        if self.delay < 1 or self.symbols < 2:
-            raise ValueError(f"RepeatPrevious needs delay >= 1 and symbols >= 2, not {self.delay} and {self.symbols}")
+        if not (1 <= self.delay <= 10**6 and 2 <= self.symbols <= 10**6):
+            raise ValueError("RepeatPrevious needs a delay of 1 and 2 symbols or more, of each a million at most, not "
+                             f"{self.delay} and {self.symbols}")
 
     @property
     def time_limit(self) -> int:

@@ -26,11 +26,11 @@ class NetworkConfig:
     """What an actor-critic is built from."""
 
     torso: str = static("mlp", choices=registry.networks, help="mlp: dense layers; cnn: 3x3 convolutions before them")
-    hidden: tuple[int, ...] = static((64, 64), low=1, high=2**16, help="sizes of the dense layers")
-    channels: tuple[int, ...] = static((16, 32), low=1, high=2**16, help="channels of the convolutions (cnn)")
+    hidden: tuple[int, ...] = static((64, 64), low=1, high=10**5, help="sizes of the dense layers")
+    channels: tuple[int, ...] = static((16, 32), low=1, high=10**5, help="channels of the convolutions (cnn)")
     activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
     recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset on first steps")
-    recurrent_size: int = static(64, low=1, high=2**16, help="size of the recurrent core")
+    recurrent_size: int = static(64, low=1, high=10**5, help="size of the recurrent core")
     shared: bool = static(False, help="one torso for policy and value; recurrent networks always share theirs")
     previous: bool = static(False, help="also feed the previous action and reward")
     log_std: float = static(0.0, low=-10.0, high=3.0, help="initial log standard deviation of continuous actions, "

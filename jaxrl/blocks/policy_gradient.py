@@ -27,8 +27,8 @@ from jaxrl.types import Agent, EnvSpec, Input, Metrics, Trajectory
 class PolicyGradientConfig:
     """Settings that all of them have; an algorithm gives defaults of its own (`declare.defaults`) and adds fields."""
 
-    num_envs: int = static(4, low=1, high=2**24, help="parallel environments B")
-    rollout_length: int = static(128, low=1, high=2**24, help="steps T of each environment per update")
+    num_envs: int = static(4, low=1, high=10**7, help="parallel environments B")
+    rollout_length: int = static(128, low=1, high=10**7, help="steps T of each environment per update")
     learning_rate: float = hyper(2.5e-4, low=0.0, high=1.0, search=log_range(1e-5, 1e-2), help="optimiser's step size")
     learning_rate_end: float = hyper(0.0, low=0.0, high=1.0, help="fraction of it left at the end of the schedule")
     gamma: float = hyper(0.99, low=0.0, high=1.0, search=Range(0.9, 0.999), help="discount factor")

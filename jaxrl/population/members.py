@@ -50,13 +50,16 @@ class Members:
     are dropped."""
 
     def __init__(self, runner: Runner, count: int, devices: list[jax.Device], *, size: int | None = None,
-                 share: bool = False, evaluate: Callable | None = None):
-        """share: shard a learner over devices that are left even where it is too small to gain by it."""
+                 devices_each: int | None = None, share: bool = False, evaluate: Callable | None = None):
+        """size, devices_each: the layout of a stored run; the second gives way where there are fewer devices.
+
+        share: let a learner have the devices that are left even where it is too small to gain by it.
+        """
         self.runner, self.count = runner, count
         self.size = size or block_size(count, len(devices))
         self.blocks = -(-count // self.size)
         spare = len(devices) // self.blocks if self.size == 1 else 1
-        self.shards = shards(runner, spare, share) if spare > 1 else 1
+        self.shards = devices_each if devices_each and devices_each <= spare else shards(runner, spare, share)
         deal = [tuple(devices[i: i + self.shards]) for i in range(0, len(devices) - self.shards + 1, self.shards)]
         self.places: list[Place] = [deal[b % len(deal)] for b in range(self.blocks)]
         self.steps_per_update = runner.steps_per_update

@@ -97,13 +97,15 @@ def member_keys(seed: int, count: int, stream: int, step: int = 0) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
 
 
-def make_members(config: RunConfig, learner: Learner, *, size: int | None = None, episodes: int) -> Members:
-    """The population of a config on this process's devices. size: of a block, where a stored run fixes it."""
+def make_members(config: RunConfig, learner: Learner, *, episodes: int,
+                 layout: dict[str, Any] | None = None) -> Members:
+    """The population of a config on this process's devices. layout: that of a stored run."""
     play = make_evaluate(learner.agent, learner.env, learner.params, episodes)
     evaluate = lambda state, key: play(learner.agent.actor(state), key)
     devices = backend.devices(config.settings.num_devices)
-    return Members(learner.runner, config.settings.num_seeds, devices, size=size, evaluate=evaluate,
-                   share=config.settings.num_devices is not None)
+    stored = layout or {}
+    return Members(learner.runner, config.settings.num_seeds, devices, size=stored.get("block_size"),
+                   devices_each=stored.get("shards"), share=config.settings.num_devices is not None, evaluate=evaluate)
 
 
 def spread(config: RunConfig) -> Any:
@@ -143,8 +145,7 @@ class Session:
     def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, meta: dict | None = None):
         s = config.settings
         self.run, self.config, self.learner, self.reporter = run, config, learner, reporter
-        layout = (meta or {}).get("layout", {})
-        self.members = make_members(config, learner, size=layout.get("block_size"), episodes=s.eval_episodes)
+        self.members = make_members(config, learner, layout=(meta or {}).get("layout"), episodes=s.eval_episodes)
         self.plan: Plan = plan(config, self.members.steps_per_update)
         self.update = (meta or {}).get("update", 0)
         self.meta = meta or {}

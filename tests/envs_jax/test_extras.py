@@ -74,6 +74,7 @@ def test_jumanji_is_jumanjis():
     actions = random_actions(env, params, (1, 30))
     assert env.action_space(params) == Discrete(4) and set(env.observation_space(params)) == {"grid", "step_count"}
     assert env.observation_space(params)["grid"] == Box(0.0, 1.0, (5, 4, 5))
+    assert env.observation_space(params)["step_count"] == Box(0, 3999, (), np.int32)
 
     def reset(key):
         state, step = theirs.reset(key)

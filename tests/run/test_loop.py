@@ -167,7 +167,7 @@ def test_the_best_holds_what_was_scored(tmp_path, monkeypatch):
     row = next(row for row in rows(run, metrics.EVALS) if row["step"] == top)
     assert score == meta["score"] == 5.0
     learner = loop.build(config)
-    members = loop.make_members(config, learner, size=meta["layout"]["block_size"], episodes=6)
+    members = loop.make_members(config, learner, layout=meta["layout"], episodes=6)
     template = members.template(loop.member_keys(0, 3, loop.TRAIN), loop.spread(config))
     population = members.from_host(checkpoint.unflatten(template, arrays))
     keys = loop.member_keys(0, 3, loop.PERIODIC, meta["update"])
