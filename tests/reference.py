@@ -111,3 +111,84 @@ def categorical(logits, legal):
     weights = np.exp(np.where(legal, logits - logits[legal].max(), -np.inf))
     p = weights / weights.sum()
     return p, -sum(q * np.log(q) for q in p if q > 0)
+
+
+def huber(x, delta):
+    """Huber 1964, case by case. Scalars."""
+    return x**2 / 2 if abs(x) <= delta else delta * (abs(x) - delta / 2)
+
+
+def n_step_window(reward, terminated, truncated, gamma):
+    """(sum of rewards, discount of the bootstrap, last step) of the first step of a window; vectors [n]."""
+    total, weight = 0.0, 1.0
+    for k, r in enumerate(reward):
+        total, weight = total + weight * r, weight * gamma
+        if terminated[k]:
+            return total, 0.0, k
+        if truncated[k]:
+            return total, weight, k
+    return total, weight, len(reward) - 1
+
+
+def categorical_projection(support, probabilities, atoms):
+    """Bellemare et al. 2017, algorithm 1, vectors; mass that hits the support (l = u) goes there as a whole."""
+    m, spacing = np.zeros(len(support)), (support[-1] - support[0]) / (len(support) - 1)
+    for p, atom in zip(probabilities, atoms):
+        b = (min(max(atom, support[0]), support[-1]) - support[0]) / spacing
+        lower, upper = int(np.floor(b)), int(np.ceil(b))
+        if lower == upper:
+            m[lower] += p
+        else:
+            m[lower] += p * (upper - b)
+            m[upper] += p * (b - lower)
+    return m
+
+
+def quantile_huber(theta, tau, target, kappa):
+    """Dabney et al. 2018 (QR-DQN), eqs. 8 to 10, divided by kappa; eq. 8 for kappa = 0. Vectors."""
+    total = 0.0
+    for quantile, fraction in zip(theta, tau):
+        for sample in target:
+            u = sample - quantile
+            loss = huber(u, kappa) / kappa if kappa > 0 else abs(u)
+            total += abs(fraction - (1.0 if u < 0 else 0.0)) * loss / len(target)
+    return total
+
+
+def importance_weights(probability, size, beta):
+    """Schaul et al. 2016, algorithm 1, line 10: (N P(j))^-beta / max_i w_i, the maximum over the batch."""
+    weights = [(size * p) ** -beta for p in probability]
+    return [w / max(weights) for w in weights]
+
+
+def rescale(x, epsilon):
+    """Pohlen et al. 2018: h. Scalars."""
+    return np.sign(x) * (np.sqrt(abs(x) + 1) - 1) + epsilon * x
+
+
+def inverse_rescale(y, epsilon):
+    """By bisection of h, which increases. Scalars."""
+    low, high = -1e9, 1e9
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rescale(middle, epsilon) < y else (low, middle)
+    return (low + high) / 2
+
+
+def tanh_normal_log_prob(u, mean, log_std, low, high, step=1e-5):
+    """Change of variables, the slope of the action by u taken numerically. Vectors."""
+    action = lambda u: low + (high - low) * (np.tanh(u) + 1) / 2
+    density = np.exp(-(((u - mean) / np.exp(log_std)) ** 2) / 2) / (np.sqrt(2 * np.pi) * np.exp(log_std))
+    slope = (action(u + step) - action(u - step)) / (2 * step)
+    return np.sum(np.log(density / slope))
+
+
+def noisy_dense(x, mu_w, sigma_w, mu_b, sigma_b, e_in, e_out):
+    """Fortunato et al. 2018, eqs. 9 to 11, entry by entry. x [p] -> [q]."""
+    f = lambda x: np.sign(x) * np.sqrt(abs(x))
+    y = np.zeros(len(e_out))
+    for j in range(len(e_out)):
+        for i in range(len(e_in)):
+            y[j] += (mu_w[i, j] + sigma_w[i, j] * f(e_in[i]) * f(e_out[j])) * x[i]
+        y[j] += mu_b[j] + sigma_b[j] * f(e_out[j])
+    return y

@@ -18,7 +18,7 @@ import numpy as np
 from envs_jax import spaces
 
 __all__ = ["ActionHead", "Categorical", "DiagonalNormal", "Distribution", "MultiCategorical", "Reshaped", "TanhNormal",
-           "action_head", "masked_logits"]
+           "action_head", "finite_bounds", "masked_logits", "squash", "tanh_normal_head"]
 
 _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -108,38 +108,35 @@ class TanhNormal(NamedTuple):
     high: Any = 1.0
 
     def sample(self, key: jax.Array) -> jax.Array:
-        return self._squash(DiagonalNormal(self.mean, self.log_std).sample(key))
+        return squash(DiagonalNormal(self.mean, self.log_std).sample(key), self.low, self.high)
 
     def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Exact also where tanh rounds to 1, since it never inverts it; differentiable through the sample."""
-        u = DiagonalNormal(self.mean, self.log_std).sample(key)
-        return self._squash(u), self.log_prob_unsquashed(u)
+        log_std = _like(self.log_std, self.mean)
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        u = self.mean + jnp.exp(log_std) * noise
+        log_normal = _normal_log_prob(noise, 0.0, 0.0) - log_std      # not from u, which is rounded: mean + tiny noise
+        return squash(u, self.low, self.high), jnp.sum(log_normal - self._log_slope(u), axis=-1)
 
     def mode(self) -> jax.Array:
         """The image of the normal's mode (and the median), which is what a deterministic policy plays."""
-        return self._squash(self.mean)
+        return squash(self.mean, self.low, self.high)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Of an action in the units of the environment. Within 1e-7 of the bounds the inverse of tanh saturates."""
-        centre, half = self._scale()
+        centre, half = _centre_half(self.low, self.high, self.mean)
         limit = 1.0 - jnp.finfo(self.mean.dtype).eps
         return self.log_prob_unsquashed(jnp.arctanh(jnp.clip((action - centre) / half, -limit, limit)))
 
     def log_prob_unsquashed(self, u: jax.Array) -> jax.Array:
-        """The density of the action centre + half * tanh(u), given u. Uses log(1 - tanh^2 u) in a form that cannot
-        underflow: 2 (log 2 - u - softplus(-2u))."""
-        _, half = self._scale()
-        log_slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+        """The density of the action centre + half * tanh(u), given u."""
         log_normal = _normal_log_prob(u, self.mean, _like(self.log_std, self.mean))
-        return jnp.sum(log_normal - log_slope - jnp.log(half), axis=-1)
+        return jnp.sum(log_normal - self._log_slope(u), axis=-1)
 
-    def _scale(self) -> tuple[jax.Array, jax.Array]:
-        low, high = _like(self.low, self.mean), _like(self.high, self.mean)
-        return 0.5 * (low + high), 0.5 * (high - low)
-
-    def _squash(self, u: jax.Array) -> jax.Array:
-        centre, half = self._scale()
-        return jnp.clip(centre + half * jnp.tanh(u), _like(self.low, u), _like(self.high, u))   # rounding may overshoot
+    def _log_slope(self, u: jax.Array) -> jax.Array:
+        """Of the action by u. log(1 - tanh^2 u) is in a form that cannot underflow: 2 (log 2 - u - softplus(-2u))."""
+        _, half = _centre_half(self.low, self.high, u)
+        return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u)) + jnp.log(half)
 
 
 @jax.tree_util.register_dataclass
@@ -155,6 +152,11 @@ class Reshaped:
 
     def mode(self) -> jax.Array:
         return self._unflatten(self.base.mode())
+
+    def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where the base has it."""
+        action, log_prob = self.base.sample_and_log_prob(key)
+        return self._unflatten(action), log_prob
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         batch = action.shape[:action.ndim - len(self.shape)]
@@ -221,6 +223,48 @@ def action_head(space: spaces.Space) -> ActionHead:
 
             return ActionHead(size, size, normal)
     raise TypeError(f"no action head for {space}: expected Discrete, MultiDiscrete or Box")
+
+
+def tanh_normal_head(space: spaces.Box, log_std_range: tuple[float, float] = (-5.0, 2.0)) -> ActionHead:
+    """The head of SAC for a bounded Box of d entries: outputs [..., 2 d], means before tanh and log deviations.
+
+    The latter are brought into `log_std_range` by another tanh. Actions keep the space's shape and are within it.
+    """
+    low, high = (bound.reshape(-1) for bound in finite_bounds(space))
+    least, most = log_std_range
+
+    def tanh_normal(outputs, log_std=None, mask=None):
+        if log_std is not None or mask is not None:
+            raise ValueError("a tanh-normal's log_std is among its outputs, and it has no legal-action mask")
+        mean, log_std = jnp.split(outputs.astype(jnp.float32), 2, axis=-1)
+        log_std = least + 0.5 * (most - least) * (jnp.tanh(log_std) + 1.0)
+        vector = TanhNormal(mean, log_std, _like(low, mean), _like(high, mean))     # batch axes on all of its arrays
+        return vector if len(space.shape) == 1 else Reshaped(vector, space.shape)
+
+    return ActionHead(2 * low.size, 0, tanh_normal)
+
+
+def finite_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of a Box, float32 arrays of its shape, for what squashes or clips actions to them."""
+    if not isinstance(space, spaces.Box):
+        raise TypeError(f"continuous actions within bounds need a Box action space, not {space}")
+    low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape) for b in (space.low, space.high))
+    if not space.bounded:
+        raise ValueError(f"actions are squashed to their bounds, but {space} has infinite ones: set finite bounds")
+    if not np.all(low < high):
+        raise ValueError(f"actions are squashed to their bounds, but {space} has entries that leave no range")
+    return low, high
+
+
+def squash(u, low, high) -> jax.Array:
+    """centre + half * tanh(u), within the bounds exactly. low, high: finite, numbers or of u's last axes."""
+    centre, half = _centre_half(low, high, u)
+    return jnp.clip(centre + half * jnp.tanh(u), _like(low, u), _like(high, u))   # rounding may overshoot
+
+
+def _centre_half(low, high, target) -> tuple[jax.Array, jax.Array]:
+    low, high = _like(low, target), _like(high, target)
+    return 0.5 * (low + high), 0.5 * (high - low)
 
 
 def _logits(outputs, mask) -> jax.Array:

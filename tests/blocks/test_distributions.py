@@ -16,7 +16,10 @@ from jaxrl.blocks.distributions import (
     MultiCategorical,
     TanhNormal,
     action_head,
+    finite_bounds,
     masked_logits,
+    squash,
+    tanh_normal_head,
 )
 from tests import reference
 
@@ -162,6 +165,15 @@ def test_tanh_normal_is_scipy_and_the_change_of_variables(rng):
     close(look_tanh(policy, action.astype(np.float32)), want, rtol=1e-3, atol=1e-3)
 
 
+def test_tanh_normal_is_the_change_of_variables_with_a_numeric_slope(rng):
+    low, high = np.array([-1.0, 0.0, -5.0], np.float32), np.array([1.0, 4.0, -2.0], np.float32)
+    mean, log_std, u = (0.7 * rng.normal(size=(3, 6, 3))).astype(np.float32)
+    got = TanhNormal(jnp.asarray(mean), jnp.asarray(log_std), low, high).log_prob_unsquashed(jnp.asarray(u))
+    for i in range(6):
+        want = reference.tanh_normal_log_prob(*(x[i].astype(float) for x in (u, mean, log_std)), low, high)
+        close(got[i], want, rtol=1e-4, atol=1e-4)
+
+
 def test_tanh_normal_integrates_to_one_over_the_box():
     density = jax.jit(lambda a: jnp.exp(TanhNormal(jnp.array([0.4]), jnp.array([-0.3]), 1.0, 4.0).log_prob(a)))
     grid = np.linspace(1.0, 4.0, 4001)[1:-1].astype(np.float32)
@@ -207,7 +219,94 @@ def test_tanh_sample_and_log_prob_agree():
     close(look_tanh(policy, action), log_prob, rtol=1e-3, atol=2e-3)
 
 
+def test_tanh_sample_is_a_path_from_its_noise(rng):
+    """action = centre + half tanh(mean + std eps) and its log-probability, with their derivatives along that path."""
+    low, high = np.float32([-2.0, 0.0]), np.float32([2.0, 1.0])
+    mean, log_std = (0.5 * rng.normal(size=(2, 2))).astype(np.float32)
+    both = lambda mean, log_std: TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
+    (action, log_prob), (action_slope, log_slope) = jax.jit(
+        lambda *x: (both(*x), jax.jacobian(both, argnums=(0, 1))(*x)))(mean, log_std)
+    eps = np.asarray(DiagonalNormal(jnp.zeros(2), jnp.zeros(2)).sample(key), float)
+
+    def path(mean, log_std):
+        u = mean + np.exp(log_std) * eps
+        action = low + (high - low).astype(float) * (np.tanh(u) + 1) / 2
+        return np.append(action, reference.tanh_normal_log_prob(u, mean, log_std, low, high, step=1e-4))
+
+    close(np.append(action, log_prob), path(mean.astype(float), log_std.astype(float)), rtol=1e-4, atol=1e-5)
+    for i, step in enumerate(1e-3 * np.eye(2)):
+        by_mean = (path(mean + step, log_std.astype(float)) - path(mean - step, log_std.astype(float))) / 2e-3
+        by_log_std = (path(mean.astype(float), log_std + step) - path(mean.astype(float), log_std - step)) / 2e-3
+        close(np.append(action_slope[0][:, i], log_slope[0][i]), by_mean, rtol=1e-3, atol=1e-3)
+        close(np.append(action_slope[1][:, i], log_slope[1][i]), by_log_std, rtol=1e-3, atol=1e-3)
+
+
+def test_tanh_sample_of_a_narrow_normal_far_from_zero():
+    """u is rounded to 2e-6 there, a 2,000th of the deviation; the density is that of the noise, not of the rounding."""
+    policy = TanhNormal(jnp.full((1000, 1), 20.0), jnp.full((1,), -6.0))
+    _, log_prob = policy.sample_and_log_prob(key)
+    eps = np.asarray(DiagonalNormal(jnp.zeros((1000, 1)), jnp.zeros(1)).sample(key), float)[:, 0]
+    u = 20.0 + np.exp(-6.0) * eps
+    close(log_prob, scipy.stats.norm.logpdf(eps) + 6.0 - (2 * np.log(2) - 2 * u), rtol=2e-6)
+
+
 # ---- heads
+
+TANH_BOXES = [spaces.Box(-2.0, 2.0, (1,)), spaces.Box(0.0, 1.0, ()), spaces.Box((-1.0, 0.1), (0.7, 4.0), (2,)),
+              spaces.Box(((-1.0, -2.0, -3.0),) * 2, ((1.0, 0.0, -1.0), (4.0, 5.0, 6.0)), (2, 3))]
+
+
+@pytest.mark.parametrize("batch, space", [((4, 3), space) for space in TANH_BOXES] + [((), TANH_BOXES[3])], ids=str)
+def test_tanh_head_of_every_box(rng, batch, space):
+    head = tanh_normal_head(space)
+    size = int(np.prod(space.shape))
+    assert (head.size, head.log_std_size) == (2 * size, 0)
+    outputs = (10 * rng.normal(size=(*batch, 2 * size))).astype(np.float32)     # far out: bounds are met
+    policy = head.distribution(outputs)
+    action, log_prob = jax.jit(lambda policy, key: policy.sample_and_log_prob(key))(policy, key)
+    assert action.shape == policy.mode().shape == (*batch, *space.shape) and log_prob.shape == batch
+    assert np.all(np.isfinite(log_prob)) and action.dtype == space.dtype
+    for a in (*np.asarray(action).reshape(-1, *space.shape), *np.asarray(policy.mode()).reshape(-1, *space.shape)):
+        assert space.contains(a)
+    each = jax.tree.map(lambda x: x[0], policy) if batch else policy           # all of its arrays have the batch axes
+    close(each.mode(), policy.mode()[0] if batch else policy.mode())
+    vector = getattr(policy, "base", policy)
+    assert np.all((vector.log_std >= -5) & (vector.log_std <= 2))
+    mean = outputs[..., :size].astype(float)
+    low, high = (np.broadcast_to(np.asarray(b), space.shape).reshape(-1) for b in (space.low, space.high))
+    want = (low + (high - low) * (np.tanh(mean) + 1) / 2).reshape(*batch, *space.shape)
+    close(policy.mode(), want, atol=1e-5)
+
+
+def test_tanh_head_brings_log_std_into_its_range():
+    head = tanh_normal_head(TANH_BOXES[0], (-4.0, 1.0))
+    policy = head.distribution(jnp.array([[0.3, 0.0], [0.3, 50.0], [0.3, -50.0]]))
+    close(policy.log_std, [[-1.5], [1.0], [-4.0]])
+    close(policy.mean, 0.3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), st.floats(2**-10, 1e4), st.floats(-30, 30))
+def test_squash_never_leaves_its_bounds(low, width, u):
+    low, high = np.float32(low), np.float32(low) + np.float32(width)
+    got = np.asarray(squash(jnp.array([u, 50.0, -50.0]), low, high))
+    assert np.all((got >= low) & (got <= high))
+    rounding = 1e-6 * (abs(low) + abs(high))
+    close(got[1:], [high, low], atol=rounding)
+    close(got[0], low + (float(high) - float(low)) * (np.tanh(float(u)) + 1) / 2, rtol=1e-5, atol=rounding)
+
+
+def test_actions_without_bounds_are_refused():
+    for low, high in ((-np.inf, np.inf), ((-1.0, -np.inf), (1.0, 1.0)), ((-1.0, 0.0), (1.0, np.inf))):
+        with pytest.raises(ValueError, match="set finite bounds"):
+            tanh_normal_head(spaces.Box(low, high, (2,)))
+    with pytest.raises(ValueError, match="no range"):
+        finite_bounds(spaces.Box((-1.0, 3.0), (1.0, 3.0), (2,)))
+    with pytest.raises(TypeError, match="Discrete"):
+        tanh_normal_head(spaces.Discrete(3))
+    with pytest.raises(ValueError, match="among its outputs"):
+        tanh_normal_head(TANH_BOXES[0]).distribution(jnp.zeros((1, 2)), jnp.zeros(1))
+
 
 HEADS = [
     (spaces.Discrete(3), 3, 0),

@@ -17,11 +17,12 @@ def shared(quick_compile, made_members, monkeypatch):
     """Equal learners share their compiled programs, whichever run they are of."""
     make = loop.make_members
 
-    def shared(config, learner, *, size=None, episodes):
-        s = config.settings
-        key = repr((config.algo, static_part(config), config.env, s.num_seeds, s.num_devices, size, episodes))
+    def shared(config, learner, *, layout=None, episodes):
+        s, stored = config.settings, layout or {}
+        key = repr((config.algo, static_part(config), config.env, s.num_seeds, s.num_devices,
+                    stored.get("block_size"), stored.get("shards"), episodes))
         if key not in made_members:
-            made_members[key] = make(config, learner, size=size, episodes=episodes)
+            made_members[key] = make(config, learner, layout=layout, episodes=episodes)
         return made_members[key]
 
     monkeypatch.setattr(loop, "make_members", shared)

@@ -1,0 +1,91 @@
+"""Ways to act other than greedily: for values of discrete actions, and noise for bounded continuous ones.
+
+Arrays have any leading batch axes [...]. Noise is in units of half the action's range, so that one number suits every
+entry of every environment; `perturb` applies it. Numbers (epsilon, sigma, ...) may be traced.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["ar1_noise", "epsilon_greedy", "epsilon_ladder", "gaussian_noise", "greedy", "ou_noise", "perturb"]
+
+
+def greedy(q, mask=None) -> jax.Array:
+    """The legal action of the highest value, the first of several: q [..., n] -> int32 [...].
+
+    mask [..., n] bool, at least one True. Never an illegal action, whatever the values.
+    """
+    if mask is not None:
+        q = jnp.where(mask, jnp.maximum(q, jnp.finfo(q.dtype).min), -jnp.inf)   # a legal -inf is above an illegal one
+    return jnp.argmax(q, axis=-1).astype(jnp.int32)
+
+
+def epsilon_greedy(key, q, epsilon, mask=None) -> jax.Array:
+    """Greedy, but with probability epsilon uniform over the legal actions: q [..., n] -> int32 [...].
+
+    epsilon is a number, or one for each slot ([...]); mask as in `greedy`.
+    """
+    batch = q.shape[:-1]
+    coin, which = jax.random.uniform(key, (2, *batch))
+    if mask is None:
+        uniform = _below(q.shape[-1], which)
+    else:       # the k-th of the legal ones, k uniform
+        order = jnp.cumsum(mask, axis=-1, dtype=jnp.int32)
+        k = _below(order[..., -1], which)
+        uniform = jnp.argmax(order > jnp.expand_dims(k, -1), axis=-1).astype(jnp.int32)
+    return jnp.where(coin < jnp.broadcast_to(epsilon, batch), uniform, greedy(q, mask))
+
+
+def epsilon_ladder(slot, count: int, base=0.4, alpha=7.0) -> jax.Array:
+    """base^(1 + alpha i / (N - 1)) for slot i of N = count (Horgan et al. 2018, arXiv:1803.00933, section 4.1).
+
+    slot: integers of any shape, 0 .. count-1 (`Input.slot`). One slot alone has base.
+    """
+    return jnp.power(base, 1.0 + alpha * (jnp.asarray(slot) / jnp.float32(max(count - 1, 1))))
+
+
+def perturb(action, noise, low, high) -> jax.Array:
+    """action + noise * (high - low) / 2, kept within the bounds. low, high: finite numbers, or one for each entry."""
+    low, high = (jnp.broadcast_to(jnp.asarray(b, action.dtype), action.shape) for b in (low, high))
+    return jnp.clip(action + noise * (0.5 * (high - low)), low, high)
+
+
+def gaussian_noise(key, action, sigma, low, high) -> jax.Array:
+    """The action with independent normal noise of standard deviation sigma (TD3, arXiv:1802.09477, algorithm 1)."""
+    return perturb(action, sigma * jax.random.normal(key, action.shape, action.dtype), low, high)
+
+
+def ar1_noise(state, key, first, *, rho, sigma) -> tuple[jax.Array, jax.Array]:
+    """Noise that remembers: x' = rho x + sqrt(1 - rho^2) eps, noise sigma x', both [..., *shape of an action].
+
+    Its standard deviation is sigma at every step, whatever rho in [0, 1]: it is drawn anew where an episode starts
+    (`first`, [...] bool), from the same distribution. State: x, of unit variance, so that sigma may follow a schedule;
+    zeros before the first step. Returns (state, noise).
+    """
+    eps = jax.random.normal(key, state.shape, state.dtype)
+    state = jnp.where(_trailing(first, state), eps, rho * state + jnp.sqrt(1.0 - rho * rho) * eps)
+    return state, sigma * state
+
+
+def ou_noise(state, key, first, *, theta, sigma, dt) -> tuple[jax.Array, jax.Array]:
+    """The Ornstein-Uhlenbeck process in Euler's steps, as DDPG's: x' = x - theta x dt + sigma sqrt(dt) eps.
+
+    (Lillicrap et al. 2016, arXiv:1509.02971, section 7.) Where an episode starts (`first`, [...] bool) x is 0 before
+    the step; its variance then grows to sigma^2 / (2 theta - theta^2 dt). Returns (state, noise), both x'.
+    """
+    state = jnp.where(_trailing(first, state), 0.0, state)
+    eps = jax.random.normal(key, state.shape, state.dtype)
+    state = state - theta * dt * state + sigma * jnp.sqrt(dt) * eps
+    return state, state
+
+
+def _below(count, uniform) -> jax.Array:
+    """A whole number in 0 .. count-1 from a uniform one in [0, 1); 0 if count is 0."""
+    return jnp.clip(jnp.floor(uniform * count).astype(jnp.int32), 0, jnp.maximum(count - 1, 0))
+
+
+def _trailing(first, like) -> jax.Array:
+    """[...] over the further axes of `like`."""
+    return jnp.broadcast_to(jnp.reshape(first, (*first.shape, *(1,) * (like.ndim - first.ndim))), like.shape)
