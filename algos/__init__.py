@@ -4,4 +4,5 @@ ALGORITHMS = {
     "pg": "algos.pg:PG",
     "a2c": "algos.a2c:A2C",
     "ppo": "algos.ppo:PPO",
+    "dqn": "algos.dqn:DQN",
 }

@@ -30,6 +30,7 @@ class Agent(NamedTuple):
                                                         metrics: a dict of scalars, at least "loss" and, of a learner
                                                         by gradients, "grad_norm". feedback: () or one priority per
                                                         item, shaped as the reward, or [B] per sequence
+    reads   (Input) -> Input                            without what the agent never reads: all that a replay keeps
     progress is a float32 scalar, 0 at the start of the schedule and 1 at its end.
     """
 
@@ -39,6 +40,7 @@ class Agent(NamedTuple):
     explore: Callable
     greedy: Callable
     learn: Callable
+    reads: Callable = lambda inputs: inputs
 
 
 class Trajectory(NamedTuple):

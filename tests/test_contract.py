@@ -18,7 +18,8 @@ from jaxrl.drivers.build import build
 from jaxrl.registry import algorithms, environments
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-SMALL = {"num_envs": 4, "rollout_length": 8, "epochs": 2, "minibatches": 2, "network.hidden": "[8]"}
+SMALL = {"num_envs": 4, "rollout_length": 8, "epochs": 2, "minibatches": 2, "network.hidden": "[8]",
+         "replay_capacity": 128, "batch_size": 8, "warmup": 64, "gradient_steps": 1}
 
 
 @pytest.fixture(scope="module", params=sorted(algorithms()))

@@ -6,10 +6,15 @@ entry of every environment; `perturb` applies it. Numbers (epsilon, sigma, ...) 
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-__all__ = ["ar1_noise", "epsilon_greedy", "epsilon_ladder", "gaussian_noise", "greedy", "ou_noise", "perturb"]
+from envs_jax import spaces
+
+__all__ = ["ar1_noise", "epsilon_greedy", "epsilon_ladder", "gaussian_noise", "greedy", "ou_noise", "perturb",
+           "uniform_action"]
 
 
 def greedy(q, mask=None) -> jax.Array:
@@ -36,6 +41,14 @@ def epsilon_greedy(key, q, epsilon, mask=None) -> jax.Array:
         k = _below(order[..., -1], which)
         uniform = jnp.argmax(order > jnp.expand_dims(k, -1), axis=-1).astype(jnp.int32)
     return jnp.where(coin < jnp.broadcast_to(epsilon, batch), uniform, greedy(q, mask))
+
+
+def uniform_action(key, space, batch: tuple[int, ...], mask=None) -> jax.Array:
+    """Actions [*batch, ...] of `space`, all alike; of a Discrete space the legal ones by mask [*batch, n]."""
+    if isinstance(space, spaces.Discrete):
+        return epsilon_greedy(key, jnp.zeros((*batch, space.n)), 1.0, mask)
+    keys = jax.random.split(key, math.prod(batch))
+    return jax.vmap(space.sample)(keys).reshape(*batch, *space.shape)
 
 
 def epsilon_ladder(slot, count: int, base=0.4, alpha=7.0) -> jax.Array:

@@ -123,6 +123,16 @@ class Policy(nn.Module):
         return outputs, self.param("log_std", nn.initializers.constant(self.log_std), (self.log_std_size,))
 
 
+class Linear(nn.Module):
+    """Features -> `size` numbers."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return flatly(dense(self.size, 1.0, jnp.float32, "head"), x.astype(jnp.float32), 1)
+
+
 class Value(nn.Module):
     """Features -> state value, the last axis gone."""
 

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs_jax import spaces
 from jaxrl import registry
 from jaxrl.blocks.distributions import action_head
 from jaxrl.blocks.initializers import orthogonalize
+from jaxrl.blocks.value_losses import dueling
 from jaxrl.declare import static
 from jaxrl.types import EnvSpec, Input
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """What an actor-critic is built from."""
+class TrunkConfig:
+    """What any network is built from."""
 
     torso: str = static("mlp", choices=registry.networks, help="mlp: dense layers; cnn: 3x3 convolutions before them")
     hidden: tuple[int, ...] = static((64, 64), low=1, high=10**5, help="sizes of the dense layers")
@@ -31,10 +34,8 @@ class NetworkConfig:
     activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
     recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset on first steps")
     recurrent_size: int = static(64, low=1, high=10**5, help="size of the recurrent core")
-    shared: bool = static(False, help="one torso for policy and value; recurrent networks always share theirs")
     previous: bool = static(False, help="also feed the previous action and reward")
-    log_std: float = static(0.0, low=-10.0, high=3.0, help="initial log standard deviation of continuous actions, "
-                                                             "in units of half the action range")
+    scale_observation: bool = static(False, help="entries of observations between finite bounds become -1 to 1")
     compute_dtype: str = static("float32", choices=("float32", "bfloat16"), help="of the hidden layers; "
                                                                                   "parameters stay float32")
 
@@ -46,7 +47,16 @@ class NetworkConfig:
         return []
 
 
-def reads_images(config: NetworkConfig) -> bool:
+@dataclass(frozen=True)
+class NetworkConfig(TrunkConfig):
+    """What an actor-critic is built from."""
+
+    shared: bool = static(False, help="one torso for policy and value; recurrent networks always share theirs")
+    log_std: float = static(0.0, low=-10.0, high=3.0, help="initial log standard deviation of continuous actions, "
+                                                             "in units of half the action range")
+
+
+def reads_images(config: TrunkConfig) -> bool:
     """Whether the torso sees observations as they are, [height, width, channels], instead of feature vectors."""
     return getattr(registry.network(config.torso), "images", False)
 
@@ -82,15 +92,30 @@ def encode(space: Any, x: Any, batch_ndim: int) -> jax.Array:
     return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=-1)
 
 
-def input_features(config: NetworkConfig, spec: EnvSpec) -> Callable[[Input], jax.Array]:
+def in_unit_range(space: Any, x: Any) -> Any:
+    """`x` with the entries of every Box that have finite bounds moved from these to [-1, 1], as float32."""
+    def leaf(space, x):
+        if not isinstance(space, spaces.Box):
+            return x
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape) for b in (space.low, space.high))
+        bounded = np.isfinite(low) & np.isfinite(high) & (low < high)
+        centre, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+        over = lambda y: jnp.broadcast_to(y.astype(np.float32), x.shape)
+        return (x.astype(jnp.float32) - over(centre)) / over(half)
+    return jax.tree.map(leaf, space, x, is_leaf=lambda s: isinstance(s, spaces.Space))
+
+
+def input_features(config: TrunkConfig, spec: EnvSpec) -> Callable[[Input], jax.Array]:
     """Input [T, B, ...] -> what the torso reads: features [T, B, F], or images [T, B, H, W, C]."""
     images = reads_images(config)
 
     def features(inputs: Input) -> jax.Array:
         ndim = inputs.first.ndim
         if images:
-            return inputs.obs.astype(jnp.float32)
-        parts = [encode(spec.observation, inputs.obs, ndim)]
+            return (in_unit_range(spec.observation, inputs.obs) if config.scale_observation
+                    else inputs.obs.astype(jnp.float32))
+        obs = in_unit_range(spec.observation, inputs.obs) if config.scale_observation else inputs.obs
+        parts = [encode(spec.observation, obs, ndim)]
         if config.previous:
             parts += [encode(spec.action, inputs.prev_action, ndim), inputs.prev_reward[..., None]]
         return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
@@ -139,14 +164,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
         critic["value"] = value_head.init(keys[3], x)
         return orthogonalize(keys[4], {"actor": actor, "critic": critic})
 
-    def reads(inputs: Input) -> Input:
-        if not config.previous:
-            inputs = inputs._replace(prev_action=None, prev_reward=None)
-        return inputs._replace(state=None, slot=None, env_state=None)
-
-    def carry(batch: int) -> Any:
-        zeros = lambda: jnp.zeros((batch, config.recurrent_size), jnp.float32)
-        return {"none": lambda: (), "gru": zeros, "lstm": lambda: (zeros(), zeros())}[config.recurrent]()
+    carry = partial(empty_carry, config)
 
     def policy(actor: Any, carry: Any, inputs: Input) -> tuple[Any, Any]:
         x, _, carry = run(actor, carry, inputs)
@@ -162,4 +180,57 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
         x, following, _ = run(part, carry, inputs, features(final))
         return tuple(value_head.apply(params["critic"]["value"], y) for y in (x, following))
 
-    return ActorCritic(init, reads, carry, policy, both, values)
+    return ActorCritic(init, partial(without_unread, config), carry, policy, both, values)
+
+
+def without_unread(config: TrunkConfig, inputs: Input) -> Input:
+    """The Input without the fields that a network of this config does not read."""
+    if not config.previous:
+        inputs = inputs._replace(prev_action=None, prev_reward=None)
+    return inputs._replace(state=None, slot=None, env_state=None)
+
+
+def empty_carry(config: TrunkConfig, batch: int) -> Any:
+    """The recurrent state of `batch` slots before their first step; () if there is none."""
+    zeros = lambda: jnp.zeros((batch, config.recurrent_size), jnp.float32)
+    return {"none": lambda: (), "gru": zeros, "lstm": lambda: (zeros(), zeros())}[config.recurrent]()
+
+
+class QNetwork(NamedTuple):
+    """Pure functions.
+
+    init   (key) -> params
+    reads  (Input) -> Input without the fields that the network does not read
+    carry  (batch) -> recurrent state, or ()
+    values (params, carry, Input [T, B]) -> (Q of every action [T, B, A], carry)
+    """
+
+    init: Callable
+    reads: Callable
+    carry: Callable
+    values: Callable
+
+
+def q_network(config: TrunkConfig, spec: EnvSpec, *, duel: bool = False) -> QNetwork:
+    """Values of a Discrete space's actions; `duel`: as a state's value and the actions' advantages."""
+    from jaxrl.blocks import modules
+
+    features = input_features(config, spec)
+    trunk = modules.Trunk(config, jnp.dtype(config.compute_dtype))
+    advantages, value = modules.Linear(spec.action.n), modules.Value()
+
+    def init(key: jax.Array) -> Any:
+        keys, inputs = jax.random.split(key, 4), example(spec)
+        params = {"trunk": trunk.init(keys[0], empty_carry(config, 1), features(inputs), inputs.first, None)}
+        x, _, _ = trunk.apply(params["trunk"], empty_carry(config, 1), features(inputs), inputs.first, None)
+        params["advantage"] = advantages.init(keys[1], x)
+        if duel:
+            params["value"] = value.init(keys[2], x)
+        return orthogonalize(keys[3], params)
+
+    def values(params: Any, carry: Any, inputs: Input) -> tuple[jax.Array, Any]:
+        x, _, carry = trunk.apply(params["trunk"], carry, features(inputs), inputs.first, None)
+        q = advantages.apply(params["advantage"], x)
+        return (dueling(value.apply(params["value"], x), q, inputs.mask) if duel else q), carry
+
+    return QNetwork(init, partial(without_unread, config), partial(empty_carry, config), values)

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from envs_jax import core
 from envs_jax.vector import VectorEnv
+from jaxrl.blocks import replay
 from jaxrl.config.settings import RunConfig
 from jaxrl.drivers import curriculum
+from jaxrl.drivers.off_policy import OffPolicy
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import UserError
 from jaxrl.types import Agent, EnvSpec, Runner
@@ -29,6 +31,15 @@ def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lin
     return OnPolicy(agent, vector, curriculum.at_start(params, lines), config.rollout_length, curriculum.follow(lines))
 
 
+def off_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
+    """The off-policy Runner of an agent in `config.num_envs` environments, with a replay of transitions."""
+    memory = replay.transitions(n=config.n_step, draw=replay.prioritised() if config.prioritized else replay.uniform(),
+                                rows_per_insert=config.rollout_length)
+    return OffPolicy(agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines), config.rollout_length,
+                     curriculum.follow(lines), replay=memory, capacity=config.replay_capacity,
+                     batch_size=config.batch_size, updates=config.gradient_steps, warmup=config.warmup)
+
+
 def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
     """Into how many groups environments are divided, so that several devices can share a learner: a power of two.
 
@@ -41,7 +52,7 @@ def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
 
 
 # Algorithm.experience -> (agent, env, params, agent config, lines of the curriculum) -> Runner
-DRIVERS = {"on_policy": on_policy}
+DRIVERS = {"on_policy": on_policy, "replay": off_policy}
 
 
 def build(config: RunConfig) -> Learner:

@@ -10,10 +10,9 @@ import numpy as np
 from envs_jax import make
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from envs_jax.vector import VectorEnv
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
-from jaxrl.drivers.on_policy import OnPolicy
+from jaxrl.drivers.build import DRIVERS
 from jaxrl.types import Input, Trajectory
 
 SMALL = NetworkConfig(hidden=(8,))
@@ -87,8 +86,7 @@ def train(algorithm, name, updates=100, wrap=lambda env: env, seed=0, env_settin
     env = wrap(env)
     known = inspect.signature(algorithm.config).parameters
     config = algorithm.config(**{key: value for key, value in settings.items() if key in known})
-    runner = OnPolicy(algorithm.make_agent(config, spec(env, params)), VectorEnv(env, config.num_envs), params,
-                      config.rollout_length)
+    runner = DRIVERS[algorithm.experience](algorithm.make_agent(config, spec(env, params)), env, params, config, {})
     advance = jax.jit(runner.advance)
     state = jax.jit(runner.init)(jax.random.key(seed), hypers(config), updates)
     kinds = jax.eval_shape(lambda state: state, state)
