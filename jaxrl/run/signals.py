@@ -39,12 +39,20 @@ class Signals:
         finally:
             self._held = before
 
-    def _handle(self, signum: int, _: Any) -> None:
+    def _handle(self, signum: int, frame: Any) -> None:
         if self.received is not None:
             if self._held:
+                return
+            if _swallowed(frame):
+                threading.Timer(0.02, signal.raise_signal, [signum]).start()      # again, when that is over
                 return
             raise Interrupted(signum)
         self.received = signum
         with contextlib.suppress(RuntimeError):      # of a stream that was being written when the signal came
             self._note(f"stopping: {signal.Signals(signum).name} received, finishing the running chunk "
                        "(again = stop now)")
+
+
+def _swallowed(frame: Any) -> bool:
+    """Whether Python would print and forget an exception raised here: in JAX's callback of the garbage collector."""
+    return frame is not None and frame.f_code.co_name == "_xla_gc_callback"

@@ -221,3 +221,17 @@ def test_processes_at_random_times(tmp_path, cache):
         arguments = ["resume", str(run)]
     assert ended(process(cache, *arguments))[0] == 0
     assert_same(run, tmp_path / "whole")
+
+
+def test_a_second_signal_in_the_garbage_collectors_callback_is_not_lost():
+    """An exception that is raised there is printed and forgotten, so it comes a little later."""
+    def _xla_gc_callback():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+
+    with Signals(lambda text: None) as signals, pytest.raises(Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.001)
+        assert signals.received == signal.SIGTERM
+        _xla_gc_callback()                       # nothing is raised in here
+        time.sleep(5)
