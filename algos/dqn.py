@@ -22,8 +22,7 @@ from envs_jax.spaces import Discrete
 from jaxrl.blocks.exploration import epsilon_greedy, greedy
 from jaxrl.blocks.networks import TrunkConfig, q_network
 from jaxrl.blocks.off_policy import ReplayConfig
-from jaxrl.blocks.optim import adam, flat_norm
-from jaxrl.blocks.schedules import linear
+from jaxrl.blocks.optim import adam, flat_norm, scheduled
 from jaxrl.blocks.value_losses import huber
 from jaxrl.declare import hyper, nested, static
 from jaxrl.types import Agent, Algorithm, EnvSpec
@@ -68,17 +67,13 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     """DQN for environments like `spec`: pure functions over what varies."""
     network = q_network(config.network, spec, duel=config.dueling)
 
-    def optimizer(hyper, progress=0.0):
-        rate = linear(hyper.learning_rate, hyper.learning_rate_end, progress)
-        return adam(rate, max_grad_norm=hyper.max_grad_norm, flat=True)
-
     def values(params, inputs):
         """Q [B, A] of inputs [B]."""
         return network.values(params, (), jax.tree.map(lambda x: x[None], network.reads(inputs)))[0][0]
 
     def init(key, hyper):
         params = network.init(key)
-        return State(params, params, optimizer(hyper).init(params), jnp.zeros((), jnp.int32))
+        return State(params, params, scheduled(adam, hyper, 0.0).init(params), jnp.zeros((), jnp.int32))
 
     def explore(actor, hyper, carry, inputs, progress, key):
         down = jnp.clip(progress / hyper.epsilon_fraction, 0.0, 1.0)
@@ -99,7 +94,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
             return jnp.mean(batch.weight * huber(error, hyper.huber)), (jnp.abs(error), q)
 
         (total, (error, q)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        update, opt = optimizer(hyper, progress).update(gradient, state.optimizer, state.params)
+        update, opt = scheduled(adam, hyper, progress).update(gradient, state.optimizer, state.params)
         params, updates = optax.apply_updates(state.params, update), state.updates + 1
         step = jnp.where(updates % config.target_every == 0, hyper.tau, 0.0)
         target = jax.tree.map(lambda old, new: old + step * (new - old), state.target, params)

@@ -11,6 +11,7 @@ were collected with.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -45,8 +46,8 @@ class Config(PolicyGradientConfig):
             items, what = self.num_envs, "num_envs"
         found = super().problems(spec)
         if items % self.minibatches:
-            near = [m for m in range(1, items + 1) if items % m == 0]
-            near = sorted(near, key=lambda m: abs(m - self.minibatches))[:2]
+            near = {d for m in range(1, math.isqrt(items) + 1) if items % m == 0 for d in (m, items // m)}
+            near = sorted(sorted(near), key=lambda m: abs(m - self.minibatches))[:2]
             found.append(f"{what} = {items:,} does not divide into {self.minibatches} minibatches. "
                          f"Nearest: {', '.join(map(str, sorted(near)))}")
         return found

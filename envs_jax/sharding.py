@@ -7,9 +7,9 @@ each other, the functions of this file say it. On a single device they do nothin
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -25,11 +25,9 @@ def mesh_of(devices: tuple[jax.Device, ...]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-@contextlib.contextmanager
-def sharded_over(devices: tuple[jax.Device, ...]) -> Iterator[None]:
+def sharded_over(devices: tuple[jax.Device, ...]) -> AbstractContextManager:
     """What is traced inside is for these devices."""
-    with jax.set_mesh(mesh_of(devices)):
-        yield
+    return jax.set_mesh(mesh_of(devices))
 
 
 def sharded() -> bool:

@@ -111,3 +111,13 @@ def contains(space: Any, x: Any) -> bool:
     leaves, structure = jax.tree.flatten(space, is_leaf=lambda s: isinstance(s, Space))
     values, have = jax.tree.flatten(x)
     return structure == have and all(s.contains(v) for s, v in zip(leaves, values))
+
+
+def as_bound(array: np.ndarray) -> Any:
+    """The bound of a Box: a number where all entries are equal, else nested tuples, which can be hashed."""
+    array = np.asarray(array)
+    return array.flat[0].item() if array.size and np.all(array == array.flat[0]) else _tuples(array.tolist())
+
+
+def _tuples(nested: Any) -> Any:
+    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested

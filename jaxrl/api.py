@@ -56,27 +56,30 @@ class Run:
 
     def restore(self, step: int | str | None = None) -> tuple[Learner, Any]:
         """(the learner, its agent state, leaves [seeds, ...]) of a checkpoint: the last, a step, or "best"."""
+        return self._restore(step)[1:]
+
+    def _restore(self, step: int | str | None) -> tuple[RunConfig, Learner, Any]:
         backend.prepare()
         config = self.config
         learner = build(config)
         arrays, _ = checkpoint.load(self.folder, step, only="agent/")
-        return learner, loop.stored_agent(config, learner, arrays)
+        return config, learner, loop.stored_agent(config, learner, arrays)
 
     def evaluate(self, episodes: int = 100, step: int | str | None = None, *,
                  num_devices: int | None = None) -> np.ndarray:
         """Greedy returns [seeds, episodes] of a checkpoint (the last, a step, or "best"), on starts that training and
         its evaluations never saw."""
-        learner, state = self.restore(step)
-        config = self.config.with_settings(num_devices=num_devices)      # not those it was trained on
+        config, learner, state = self._restore(step)
+        config = config.with_settings(num_devices=num_devices)      # not those it was trained on
         members = loop.make_members(config, learner, episodes=episodes)
         keys = loop.member_keys(config.settings.seed, config.settings.num_seeds, loop.FINAL)
         return members.play(state, keys)
 
     def film(self, step: int | str | None = None, *, seed: int = 0, path: str | Path | None = None) -> Path:
         """A GIF of one greedy episode of member `seed`; -> where it is, by default the run folder."""
-        learner, state = self.restore(step)
+        config, learner, state = self._restore(step)
         path = Path(path) if path else self.folder / f"episode-{'last' if step is None else step}.gif"
-        film.write(learner, jax.tree.map(lambda x: x[seed], state), self.config.settings.seed, path)
+        film.write(learner, jax.tree.map(lambda x: x[seed], state), config.settings.seed, path)
         return path
 
 

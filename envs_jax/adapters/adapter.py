@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.core import Environment
-from envs_jax.spaces import Box, Discrete, MultiDiscrete
+from envs_jax.spaces import Box, Discrete, MultiDiscrete, as_bound
 
 # arguments of constructors that are not offered: a setting of this name is our wrapper's; the others are objects
 HIDDEN = ("time_limit",
@@ -123,11 +123,7 @@ def box(low: Any, high: Any, shape: Any, dtype: Any) -> Box:
 def _bound(theirs: Any) -> Any:
     bound = np.asarray(theirs, np.float64)
     bound = np.where(np.abs(bound) >= np.finfo(np.float32).max, np.copysign(np.inf, bound), bound)
-    return bound.flat[0].item() if np.all(bound == bound.flat[0]) else _tuples(bound.tolist())
-
-
-def _tuples(nested: Any) -> Any:
-    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested
+    return as_bound(bound)
 
 
 def conform(obs: Any, space: Any) -> Any:

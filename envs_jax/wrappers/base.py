@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from envs_jax.core import Environment, Params
 
@@ -102,13 +101,3 @@ def legal(env: Environment, state: Any, action: Any, params: Any) -> Any:
     if env.action_mask is None:
         return jnp.bool_(True)
     return jnp.take_along_axis(env.action_mask(state, params), action[..., None], axis=-1)[..., 0]
-
-
-def as_bound(array: np.ndarray) -> Any:
-    """The bound of a Box: a number where all entries are equal, else nested tuples, which can be hashed."""
-    array = np.asarray(array)
-    return array.flat[0].item() if array.size and np.all(array == array.flat[0]) else _tuples(array.tolist())
-
-
-def _tuples(nested: Any) -> Any:
-    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested

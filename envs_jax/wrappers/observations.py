@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.spaces import Box, Discrete, MultiDiscrete
-from envs_jax.wrappers.base import Wrapper, agents_axis, as_bound
+from envs_jax.spaces import Box, Discrete, MultiDiscrete, as_bound
+from envs_jax.wrappers.base import Wrapper, agents_axis
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs_jax import parameters
-from envs_jax.spaces import Box
-from envs_jax.wrappers.base import Wrapper, as_bound
+from envs_jax.spaces import Box, as_bound
+from envs_jax.wrappers.base import Wrapper
 
 INTEGERS = 2**31 - 2           # the largest whole number at the end of a range: what int32 holds, and one more
 

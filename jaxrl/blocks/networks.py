@@ -40,7 +40,7 @@ class TrunkConfig:
                                                                                   "parameters stay float32")
 
     def problems(self, spec: EnvSpec) -> list[str]:
-        """What does not fit the environment, in words."""
+        """What does not fit the environment, in words. The usual torso is not loaded, and with it flax, to ask it."""
         if self.torso != "mlp" and reads_images(self) and len(getattr(spec.observation, "shape", ())) != 3:
             return [f"algo.network.torso={self.torso} needs [height, width, channels] observations, the environment "
                     f"has {spec.observation}. Try: algo.network.torso=mlp"]

@@ -6,11 +6,16 @@ population may hold many. `flat=True` runs the same maths over one vector, which
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["adam", "clip_by_global_norm", "flat_norm", "global_norm", "rmsprop"]
+from jaxrl.blocks.schedules import linear
+
+__all__ = ["adam", "clip_by_global_norm", "flat_norm", "global_norm", "rmsprop", "scheduled"]
 
 
 def adam(
@@ -29,6 +34,12 @@ def rmsprop(
     updates down, PyTorch from 0.
     """
     return _build(optax.scale_by_rms(decay, eps, initial_scale, eps_in_sqrt=True), learning_rate, max_grad_norm, flat)
+
+
+def scheduled(optimizer: Callable, hyper: Any, progress) -> optax.GradientTransformation:
+    """`adam` or `rmsprop` over one vector, with the learning rate that `hyper` says for now, and its clip."""
+    rate = linear(hyper.learning_rate, hyper.learning_rate_end, progress)
+    return optimizer(rate, max_grad_norm=hyper.max_grad_norm, flat=True)
 
 
 def clip_by_global_norm(max_norm) -> optax.GradientTransformation:

@@ -17,8 +17,7 @@ from envs_jax import spaces
 from jaxrl.blocks import normalize
 from jaxrl.blocks.losses import explained_variance
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
-from jaxrl.blocks.optim import flat_norm
-from jaxrl.blocks.schedules import linear
+from jaxrl.blocks.optim import flat_norm, scheduled
 from jaxrl.declare import Range, hyper, log_range, nested, static
 from jaxrl.types import Agent, EnvSpec, Input, Metrics, Trajectory
 
@@ -100,12 +99,8 @@ class PolicyGradient(NamedTuple):
 
 
 def policy_gradient(config: PolicyGradientConfig, spec: EnvSpec, optimizer: Callable) -> PolicyGradient:
-    """`optimizer(rate, max_grad_norm=..., flat=True)` -> an optax transformation whose numbers may be traced."""
+    """`optimizer`: adam or rmsprop of optim.py."""
     network = actor_critic(config.network, spec)
-
-    def optimize(hyper, progress):
-        rate = linear(hyper.learning_rate, hyper.learning_rate_end, progress)
-        return optimizer(rate, max_grad_norm=hyper.max_grad_norm, flat=True)
 
     def normalized(moments, inputs):
         inputs = network.reads(inputs)
@@ -114,7 +109,7 @@ def policy_gradient(config: PolicyGradientConfig, spec: EnvSpec, optimizer: Call
     def init(key, hyper):
         params = network.init(key)
         return State(
-            params, optimize(hyper, 0.0).init(params),
+            params, scheduled(optimizer, hyper, 0.0).init(params),
             normalize.init(spec.observation) if config.normalize_observation else (),
             normalize.RewardScale.init(config.num_envs) if config.normalize_reward else ())
 
@@ -148,7 +143,7 @@ def policy_gradient(config: PolicyGradientConfig, spec: EnvSpec, optimizer: Call
     def step(loss, learned, hyper, progress, *args):
         params, opt = learned
         gradient, metrics = jax.grad(loss, has_aux=True)(params, hyper, *args)
-        update, opt = optimize(hyper, progress).update(gradient, opt, params)
+        update, opt = scheduled(optimizer, hyper, progress).update(gradient, opt, params)
         return (optax.apply_updates(params, update), opt), metrics | {"grad_norm": flat_norm(gradient)}
 
     def loss(params, hyper, carry0, inputs, action, advantage, target):

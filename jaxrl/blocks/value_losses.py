@@ -165,8 +165,8 @@ def soft_value(q, log_prob, alpha) -> jax.Array:
 def importance_weights(probability, beta) -> jax.Array:
     """(N P)^-beta over its largest in the batch (Schaul et al. 2016, arXiv:1511.05952, section 3.4), in [0, 1].
 
-    probability [B]: with which each item of the batch was drawn. N, the number of items stored, cancels. An item that
-    cannot have been drawn (probability 0: padding) weighs 0.
+    probability [B]: with which each item of the batch was drawn, or a multiple of it; N, the number of items stored,
+    cancels. An item that cannot have been drawn (probability 0: padding) weighs 0.
     """
     drawn = probability > 0.0
     rarest = jnp.min(jnp.where(drawn, probability, jnp.inf))

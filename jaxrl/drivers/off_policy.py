@@ -11,7 +11,6 @@ from jax.custom_batching import custom_vmap
 from envs_jax.vector import VectorEnv
 from jaxrl.blocks.exploration import uniform_action
 from jaxrl.blocks.replay import Replay
-from jaxrl.blocks.schedules import linear
 from jaxrl.drivers.compiled import Compiled
 from jaxrl.types import Agent, TrainState, Trajectory
 
@@ -37,20 +36,20 @@ class OffPolicy(Compiled):
     def act(self, state, actor, memory, inputs, progress, key):
         key, random_key = jax.random.split(key)
         action, memory, extras = super().act(state, actor, memory, inputs, progress, key)
-        anything = uniform_action(random_key, self.space, inputs.first.shape, inputs.mask)
-        return jnp.where(state.progress.update < self.warm, anything, action), memory, extras
+        anything = lambda: uniform_action(random_key, self.space, inputs.first.shape, inputs.mask)
+        warming = any_member(state.progress.update < self.warm)
+        return jax.lax.cond(warming, anything, lambda: action), memory, extras
 
     def learn(self, state, batch, progress, key):
         replay, hyper = self.replay.insert(state.replay, self._rows(batch)), state.hyper
         ready = any_member(state.progress.update >= self.warm)
-        beta = linear(hyper.beta, 1.0 / hyper.beta, progress) if hasattr(hyper, "beta") else 1.0
-        alpha = getattr(hyper, "alpha", 1.0)
+        beta = hyper.beta + progress * (1.0 - hyper.beta)
 
         def once(agent, replay, key):
             sample_key, learn_key = jax.random.split(key)
             items = self.replay.sample(replay, sample_key, self.batch_size, gamma=hyper.gamma, beta=beta)
             agent, metrics, priority = self.agent.learn(agent, hyper, items, progress, learn_key)
-            return agent, self.replay.update(replay, items.index, priority, alpha=alpha), metrics
+            return agent, self.replay.update(replay, items.index, priority, alpha=hyper.alpha), metrics
 
         names = list(jax.eval_shape(once, state.agent, replay, key)[2])
 

@@ -120,7 +120,7 @@ class Members:
 
     def to_host(self, population: Population) -> TrainState:
         """The real members as one TrainState of arrays [count, ...] on the first device's host."""
-        blocks = [jax.device_get(jax.tree.map(_key_data, block)) for block in population]
+        blocks = [on_host(block) for block in population]
         merged = jax.tree.map(lambda *x: np.concatenate(x)[: self.count], *blocks)
         return jax.tree.map(_like_key, population[0], merged)
 
@@ -194,8 +194,10 @@ def _aval(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
-def _key_data(x: Any) -> Any:
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+def on_host(tree: Any) -> Any:
+    """The tree as NumPy arrays, keys as their data."""
+    data = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return jax.device_get(jax.tree.map(data, tree))
 
 
 def _like_key(like: Any, x: np.ndarray) -> Any:

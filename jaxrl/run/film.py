@@ -12,6 +12,7 @@ import numpy as np
 from envs_jax.vector import VectorEnv
 from jaxrl.drivers.build import Learner
 from jaxrl.errors import UserError
+from jaxrl.population.members import on_host
 
 LONGEST = 1000       # steps of an episode that never ends
 FRAMES_PER_SECOND = 25
@@ -25,7 +26,7 @@ def frames(learner: Learner, state: Any, seed: int) -> list[np.ndarray]:
         raise UserError(f"{env.name} has no pictures: its class defines no render(state, params)")
     start, states, ended = jax.jit(partial(_episode, learner))(state, jax.random.key(seed))
     steps = int(np.argmax(ended)) + 1 if np.any(ended) else len(ended)
-    states = jax.tree.map(lambda a, b: np.concatenate([a, b]), *map(_on_host, (start, states)))
+    states = jax.tree.map(lambda a, b: np.concatenate([a, b]), *map(on_host, (start, states)))
     return [env.render(jax.tree.map(lambda x, t=t: x[t, 0], states), params) for t in range(steps + 1)]
 
 
@@ -53,9 +54,3 @@ def _episode(learner: Learner, state: Any, key: jax.Array) -> tuple[Any, Any, ja
     keys = jax.random.split(key, min(learner.env.max_steps or LONGEST, LONGEST))
     _, (states, ended) = jax.lax.scan(step, (first, agent.carry(1)), keys)
     return jax.tree.map(lambda x: x[None], first.env), states, ended
-
-
-def _on_host(tree: Any) -> Any:
-    """Arrays of NumPy, keys as their data."""
-    plain = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    return jax.tree.map(lambda x: np.asarray(plain(x)), tree)

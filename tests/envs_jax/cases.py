@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from envs_jax import ENVIRONMENTS
+from envs_jax.render import ORANGE
 from envs_jax.spaces import Box, Discrete
 from envs_jax.suites import SUITES
 
@@ -87,3 +88,13 @@ def rollout(env, params, steps, policy=None, actions=None, batch=1, seed=0):
         return jax.lax.scan(step, env.reset(keys[0], params), (keys[1:], actions))[1]
 
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys, actions))
+
+
+def assert_agents_are_shown(boards):
+    """boards: (environment, state, (row, column) of the agent's disc, (rows, columns) of the board)."""
+    for env, state, (row, column), (rows, columns) in boards:
+        picture = env.render(state, env.default_params)
+        cell = picture.shape[0] // rows
+        assert picture.shape == (rows * cell, columns * cell, 3) and picture.dtype == np.uint8
+        discs = np.all(picture == ORANGE, axis=-1).reshape(rows, cell, columns, cell).sum((1, 3))
+        assert np.argwhere(discs).tolist() == [[row, column]]

@@ -19,8 +19,8 @@ from envs_jax.exact.frozenlake import FrozenLake
 from envs_jax.exact.lqr import LQR, TU_RECHT, LQRParams, LQRState
 from envs_jax.exact.random_mdp import RandomMDP
 from envs_jax.exact.tabular import TabularState
-from envs_jax.render import BLUE, ORANGE
-from tests.envs_jax.cases import rollout
+from envs_jax.render import BLUE
+from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -391,18 +391,13 @@ def test_lqr_refuses_shapes_that_do_not_fit():
 
 def test_pictures_show_where_we_are():
     at = lambda place: TabularState(jnp.int32(place))
-    boards = [       # environment, state, (row, column) of the agent's disc on a board of (rows, columns)
+    boards = [
         (FrozenLake(), at(9), (2, 1), (4, 4)), (FrozenLake(map=("SFG", "HHH")), at(2), (0, 2), (2, 3)),
         (CliffWalk(), at(36), (3, 0), (4, 12)), (RandomMDP(states=9), at(8), (1, 8), (2, 9)),
         (DeepSea(6), DeepSeaState(jnp.int32(4), jnp.int32(2)), (4, 2), (7, 6)),
         (DeepSea(6), DeepSeaState(jnp.int32(6), jnp.int32(5)), (6, 5), (7, 6)),         # after the last step
     ]
-    for env, state, (row, column), (rows, columns) in boards:
-        picture = env.render(state, env.default_params)
-        cell = picture.shape[0] // rows
-        assert picture.shape == (rows * cell, columns * cell, 3) and picture.dtype == np.uint8
-        discs = np.all(picture == ORANGE, axis=-1).reshape(rows, cell, columns, cell).sum((1, 3))
-        assert np.argwhere(discs).tolist() == [[row, column]]
+    assert_agents_are_shown(boards)
 
 
 def test_lqr_picture_has_the_point_in_its_place():

@@ -12,8 +12,7 @@ from envs_jax import make
 from envs_jax.memory.chain import MemoryChain, MemoryChainState
 from envs_jax.memory.repeat import RepeatPrevious, RepeatPreviousState
 from envs_jax.memory.tmaze import EAST, NORTH, SOUTH, WEST, TMaze, TMazeState
-from envs_jax.render import ORANGE
-from tests.envs_jax.cases import rollout
+from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -199,18 +198,13 @@ def test_repeat_previous_optimum_is_the_same_for_every_delay(delay):
 def test_pictures_show_where_we_are():
     number, context = jnp.int32, jnp.int32([0, 1, 1])
     chain, previous = MemoryChain(6, bits=3), RepeatPrevious(delay=3)
-    boards = [       # environment, state, (row, column) of the agent's disc on a board of (rows, columns)
+    boards = [
         (TMaze(5), TMazeState(number(2), jnp.bool_(True)), (1, 2), (3, 6)),
         (TMaze(5), TMazeState(number(5), jnp.bool_(False)), (1, 5), (3, 6)),
         (chain, MemoryChainState(context, number(2), number(4)), (0, 4), (2, 7)),
         (chain, MemoryChainState(context, number(0), number(7)), (0, 6), (2, 7)),          # after the last step
         (previous, RepeatPreviousState(jnp.int32([-1, -1, 0, 3])), (1, 3), (2, 4)),
     ]
-    for env, state, (row, column), (rows, columns) in boards:
-        picture = env.render(state, env.default_params)
-        cell = picture.shape[0] // rows
-        assert picture.shape == (rows * cell, columns * cell, 3) and picture.dtype == np.uint8
-        discs = np.all(picture == ORANGE, axis=-1).reshape(rows, cell, columns, cell).sum((1, 3))
-        assert np.argwhere(discs).tolist() == [[row, column]]
+    assert_agents_are_shown(boards)
     goals = [TMaze(5).render(TMazeState(number(0), jnp.bool_(south)), ()) for south in (False, True)]
     assert np.any(goals[0] != goals[1])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrl.blocks.replay import ring as rings
 from jaxrl.blocks.replay import tree
 from jaxrl.blocks.replay.ring import Reach
+from jaxrl.blocks.value_losses import importance_weights
 
 TRIES = 16               # draws per item where some starts are none: all fail for 1 in 10^12 at 1 bad start in 6
 SMALLEST, LARGEST = 1e-25, 1e25        # priorities stay between: never dead, and a sum of any number of them is finite
@@ -89,8 +90,7 @@ def prioritised() -> Draw:
         strata = jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))
         number = tree.find(memory.sums, strata / batch_size * tree.total(memory.sums))
         leaf = tree.get(memory.sums, number)
-        least = jnp.min(jnp.where(leaf > 0, leaf, jnp.inf))
-        return number, jnp.where(leaf > 0, (leaf / least) ** -beta, 0.0)
+        return number, importance_weights(leaf, beta)
 
     def update(memory, ring, reach, startable, number, priority, alpha):
         priority = jnp.where(priority >= SMALLEST, priority, SMALLEST)          # which NaN is not

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrl.blocks.replay import core
 from jaxrl.blocks.replay.draws import Draw, uniform
 from jaxrl.blocks.replay.ring import Reach, take
+from jaxrl.blocks.value_losses import n_step_window
 
 
 class Transitions(NamedTuple):
@@ -44,8 +45,7 @@ def transitions(*, n: int = 1, stack: int = 1, draw: Draw | None = None, rows_pe
         return (lambda rows, row, env: ~cut(rows, row, env)) if implicit(rows) else None
 
     def read(rows, row, env, gamma):
-        steps = [(*take((rows.reward, rows.terminated), row + k, env), cut(rows, row + k, env)) for k in range(n)]
-        reward, discount, taken = _add_up(steps, gamma, implicit(rows))
+        reward, discount, taken = window(rows, row, env, gamma)
         start = take(rows._replace(input=None, **_dropped(rows)), row, env)
         start = start._replace(input=stacked(rows.input, row, env, stack))
         if implicit(rows):
@@ -53,6 +53,16 @@ def transitions(*, n: int = 1, stack: int = 1, draw: Draw | None = None, rows_pe
         else:
             following = stacked_final(rows, row + taken - 1, env, stack)
         return Transitions(start, reward, discount, following, weight=None, index=None)
+
+    def window(rows, row, env, gamma):
+        """(sum of discounted rewards, discount of what follows, number of steps [B]) of the windows that start here."""
+        steps = row[None] + jnp.arange(n, dtype=jnp.int32)[:, None]
+        env = jnp.broadcast_to(env[None], steps.shape)
+        reward, terminated = take((rows.reward, rows.terminated), steps, env)
+        ends = cut(rows, steps + implicit(rows), env)             # a window ends with a cut, or before one
+        ends = jnp.broadcast_to(ends.reshape(ends.shape + (1,) * (reward.ndim - ends.ndim)), reward.shape)
+        reward, discount, last = n_step_window(reward, terminated, ends, gamma=gamma)
+        return reward, discount, 1 + last.reshape(*row.shape, -1).max(axis=-1)      # of the agents, if there are any
 
     return core.make(core.Reading(reach, startable, read), uniform() if draw is None else draw, rows_per_insert)
 
@@ -102,30 +112,6 @@ def _frames(inputs: Any, row: jax.Array, env: jax.Array, count: int) -> Any:
         return jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], count * x.shape[-1])
 
     return jax.tree.map(side_by_side, frames)
-
-
-def _add_up(steps: list, gamma: jax.Array, before_cut: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(sum of discounted rewards, discount of what follows, number of steps [B]) over [(reward, terminated, cut)].
-
-    before_cut: a window ends before a step that truncates, else with it.
-    """
-    reward, taken = jnp.zeros_like(steps[0][0]), jnp.zeros(steps[0][2].shape, jnp.int32)
-    running, alive, discount = jnp.ones(taken.shape, bool), jnp.ones(reward.shape, bool), jnp.ones((), reward.dtype)
-    bootstrap = jnp.ones(reward.shape, reward.dtype)
-
-    def each(x):                                                 # [B] over the axis of agents, if there is one
-        return jnp.broadcast_to(x.reshape(x.shape + (1,) * (reward.ndim - x.ndim)), reward.shape)
-
-    for now, terminated, truncates in steps:
-        takes = running & ~truncates if before_cut else running
-        reward = reward + jnp.where(each(takes) & alive, discount * now, 0.0)
-        discount = discount * gamma
-        bootstrap = jnp.where(each(takes), discount, bootstrap)
-        taken = taken + takes
-        over = terminated.reshape(*taken.shape, -1).all(axis=-1)
-        alive = alive & ~(each(takes) & each(terminated))
-        running = takes & ~over & ~truncates
-    return reward, jnp.where(alive, bootstrap, 0.0), taken
 
 
 def _dropped(rows: Any) -> dict:
