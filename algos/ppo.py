@@ -11,12 +11,12 @@ were collected with.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 
 from jaxrl.blocks.losses import approx_kl, clip_fraction, clipped_value, ppo_clip, standardize
+from jaxrl.blocks.minibatch import problems as minibatch_problems
 from jaxrl.blocks.minibatch import sgd
 from jaxrl.blocks.optim import adam
 from jaxrl.blocks.policy_gradient import PolicyGradientConfig, objective, policy_gradient, value_metrics
@@ -40,17 +40,7 @@ class Config(PolicyGradientConfig):
 
     def problems(self, spec: EnvSpec) -> list[str]:
         """What does not fit together, in words."""
-        items, what = self.num_envs * self.rollout_length, f"num_envs x rollout_length = {self.num_envs} x " \
-                                                           f"{self.rollout_length}"
-        if self.network.recurrent != "none":
-            items, what = self.num_envs, "num_envs"
-        found = super().problems(spec)
-        if items % self.minibatches:
-            near = {d for m in range(1, math.isqrt(items) + 1) if items % m == 0 for d in (m, items // m)}
-            near = sorted(sorted(near), key=lambda m: abs(m - self.minibatches))[:2]
-            found.append(f"{what} = {items:,} does not divide into {self.minibatches} minibatches. "
-                         f"Nearest: {', '.join(map(str, sorted(near)))}")
-        return found
+        return super().problems(spec) + minibatch_problems(self)
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from jaxrl.config import schemas
 
 if TYPE_CHECKING:
-    from jaxrl.api import load, make_runner, resume, train
+    from jaxrl.api import load, make_runner, pbt, resume, resume_sweep, sweep, train, tune_trainable
     from jaxrl.config import compose
 
-__all__ = ["compose", "load", "make_runner", "resume", "train"]
+__all__ = ["compose", "load", "make_runner", "pbt", "resume", "resume_sweep", "sweep", "train", "tune_trainable"]
 
-_HOMES = {"compose": "jaxrl.config", "load": "jaxrl.api", "make_runner": "jaxrl.api", "resume": "jaxrl.api",
-          "train": "jaxrl.api"}
+_HOMES = {"compose": "jaxrl.config", **{name: "jaxrl.api" for name in __all__ if name != "compose"}}
 
 schemas.register()
 

@@ -49,6 +49,37 @@ def devices(limit: int | None = None) -> list[jax.Device]:
     return found[:limit]
 
 
+def memory(device: jax.Device | None = None) -> tuple[int, int]:
+    """(limit, free) bytes of a device's own memory; for a CPU or None the host's, as far as this process may use it:
+    the machine's, or its control group's where that is less. (0, 0) where it is not known."""
+    if device is not None and device.platform != "cpu":
+        found = device.memory_stats() or {}
+        limit = found.get("bytes_limit", 0)
+        return limit, max(limit - found.get("bytes_in_use", 0), 0)
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        limit, free = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return 0, 0
+    for folder in _cgroups():
+        try:
+            most, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+        except (OSError, ValueError):            # "max": no limit here
+            continue
+        limit, free = min(limit, most), min(free, max(most - used, 0))
+    return limit, free
+
+
+def _cgroups(root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+    """This process's control group (version 2) and those around it."""
+    try:
+        inner = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return [root]
+    path = root / inner.strip().lstrip("/")
+    return [path, *(parent for parent in path.parents if parent == root or root in parent.parents)]
+
+
 def use_cache() -> None:
     """A persistent compilation cache in a folder of the user's own (mode 0700), unless one is configured.
 

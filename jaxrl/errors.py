@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Interrupted", "Problem", "RunError", "UserError"]
+__all__ = ["Interrupted", "Problem", "RunError", "UserError", "out_of_memory", "reason"]
 
 
 class Problem(NamedTuple):
@@ -50,6 +50,25 @@ class RunError(Exception):
 
     def __str__(self) -> str:
         return " ".join(filter(None, self.problems[0]))
+
+
+def reason(error: BaseException) -> str:
+    """What was raised, on one line: its type and text. Of a callback's error, which XLA hands on with its traceback as
+    text, what the callback raised."""
+    text = str(error)
+    if "Traceback (most recent call last)" in text:
+        said = [line for line in text.partition("\n--------")[0].splitlines() if line.strip()]
+        if len(said) > 1 and not said[-1].startswith((" ", "Traceback")):
+            return " ".join(said[-1].split())
+    if isinstance(error, RunError):
+        return error.problems[0].message
+    text = " ".join(text.split())
+    return text if isinstance(error, UserError) else type(error).__name__ + (f": {text}" if text else "")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that a device had no memory left, in XLA's words."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 class Interrupted(Exception):

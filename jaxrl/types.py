@@ -63,8 +63,11 @@ class Strategy(NamedTuple):
     """Evolution over the parameters of any Actor. It acts as an Agent does, at the unperturbed centre.
 
     init (key, hyper) -> state; actor, carry, greedy: as an Agent's
-    ask  (state, hyper, ids [n] int32) -> actors, leading axis n
-    tell (state, hyper, ids, fitness [n], statistics) -> (state, metrics)
+    ask  (state, hyper, ids [n] int32) -> actors whose `params` have a leading axis n; what else is in them, all share.
+         ids come in pairs 2k, 2k + 1, which play from the same starts
+    tell (state, hyper, ids, fitness [n], statistics) -> (state, metrics); statistics: moments of what the candidates
+         observed, leading axis of blocks, in the order of ids; () if the state keeps none
+    explore: as an Agent's: how candidates act in training
     """
 
     init: Callable
@@ -73,6 +76,7 @@ class Strategy(NamedTuple):
     greedy: Callable
     ask: Callable
     tell: Callable
+    explore: Callable | None = None      # None: greedily
 
 
 class Progress(NamedTuple):

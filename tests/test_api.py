@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 import jaxrl
 from jaxrl.declare import hypers
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import folder, loop
+from jaxrl.run import folder, learners
 from tests.run.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
 
 pytestmark = pytest.mark.usefixtures("shared")
@@ -134,7 +134,7 @@ def test_a_runner_of_ones_own(trained):
     made = [jaxrl.make_runner(x) for x in (tiny(4), TINY, [f"{k}={str(v).replace(' ', '')}" for k, v in TINY.items()])]
     assert [runner.steps_per_update for runner in made] == [UPDATE] * 3
     runner, config = made[0], tiny(4)
-    key = loop.member_keys(0, 3, loop.TRAIN)[0]
+    key = learners.member_keys(0, 3, learners.TRAIN)[0]
     state = jax.jit(runner.init)(key, hypers(config.agent), 4)
     state, metrics = jax.jit(runner.advance)(state, 4)
     assert int(state.progress.update) == 4 and np.isfinite(metrics["return_mean"])

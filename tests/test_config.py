@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 import envs_jax
 import jaxrl
 from envs_jax.classic.pendulum import Pendulum
-from envs_jax.spaces import Box
+from envs_jax.spaces import Box, Discrete, MultiDiscrete
 from jaxrl import config, registry, schemas
 from jaxrl.config.check import short, strip_optional
-from jaxrl.config.reading import declared
+from jaxrl.config.reading import _fitting, declared
 from jaxrl.errors import UserError
+from jaxrl.types import EnvSpec
 
 BASE = ["algo=ppo", "env=cartpole", "preset=none"]
 
@@ -107,7 +108,7 @@ def test_origins(preset):
     assert rows["algo.gamma"][1:3] == (0.25, "override") and rows["seed"].origin == "override"
     assert rows["total_steps"][1:3] == (7000, "preset") and rows["algo.network.hidden"].origin == "preset"
     assert rows["algo.lam"].origin == "default" and rows["env.time_limit"].origin == "default"
-    assert set(rows) == {"algo", "env"} | set(declared("ppo")) and "discount" in rows["algo.gamma"].help
+    assert set(rows) == {"algo", "env", "schedule"} | set(declared("ppo")) and "discount" in rows["algo.gamma"].help
 
 
 @pytest.mark.parametrize("name", schemas.presets())
@@ -278,9 +279,9 @@ class Strong(Pendulum):
                                       "(sizes of the dense layers)"),
     (("preset=foo",), 'unknown preset "foo".   (jaxrl list experiments)'),
     (("algo.learning_rate=1e-4,3e-4",), "algo.learning_rate=1e-4,3e-4 names several values, this command takes one. "
-                                        "Run it once for each (a list is written [1e-4,3e-4])"),
+                                        "To try each: jaxrl sweep (a list is written [1e-4,3e-4])"),
     (("seed=range(1,3)",), "seed=range(1,3) names several values, this command takes one. "
-                           "Run it once for each (a list is written [range(1,3)])"),
+                           "To try each: jaxrl sweep (a list is written [range(1,3)])"),
     (("--seed",), '"--seed" is not understood. Settings are written without dashes: seed=...'),
     (("~seed",), '"~seed": a setting cannot be deleted. Leave it out, or give another value'),
     (("foo",), '"foo" is not a setting. Settings are written key=value, such as algo=ppo env=cartpole'),
@@ -486,3 +487,14 @@ def test_config_is_frozen_and_replaced():
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.algo = "dqn"
     assert run.with_settings(seed=3).settings.seed == 3
+
+
+@pytest.mark.parametrize("action, names", [
+    (Discrete(3), "sac, dqn, ppo, a2c"), (Box(-1.0, 1.0, (2,)), "sac, td3, ddpg, ppo"),
+    (Box(-np.inf, np.inf, (2,)), "ppo, a2c, pg"), (MultiDiscrete((3, 2)), "ppo, a2c, pg")])
+def test_algorithms_that_are_named_instead_fit(action, names):
+    spec = EnvSpec(observation=Box(-1.0, 1.0, (4,)), action=action, masked=False, state=None, agents=None,
+                   max_steps=100)
+    assert _fitting("qrdqn", spec) == names
+    first = names.split(", ")[0]
+    assert first not in _fitting(first, spec)

@@ -43,7 +43,8 @@ VALUES = [
 
 ENVS = ["cartpole", "pendulum", "repeat-previous", "probe-multidiscrete", "masked-bandit", "frozenlake",
         "gymnax/CartPole-v1"]
-PAIRS = [("ppo", env) for env in ENVS] + [(algo, "probe-both") for algo in registry.algorithms()]
+PAIRS = [("ppo", env) for env in ENVS] + [
+    (algo, "pendulum" if algo in ("ddpg", "td3") else "probe-both") for algo in registry.algorithms()]
 
 
 def keys_of(algo: str, env: str) -> list[str]:

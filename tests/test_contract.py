@@ -12,28 +12,36 @@ import pytest
 
 import jaxrl
 from envs_jax import spaces
+from envs_jax.vector import VectorEnv
 from jaxrl.config import schemas
 from jaxrl.declare import declarations, hypers
 from jaxrl.drivers.build import build
 from jaxrl.registry import algorithms, environments
+from jaxrl.types import Strategy
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"num_envs": 4, "rollout_length": 8, "epochs": 2, "minibatches": 2, "network.hidden": "[8]",
-         "replay_capacity": 128, "batch_size": 8, "warmup": 64, "gradient_steps": 1}
+         "replay_capacity": 128, "batch_size": 8, "warmup": 64, "gradient_steps": 1,
+         "burn_in": 2, "sequence_length": 6, "population": 8, "block_size": 4}
+CONTINUOUS = ("ddpg", "td3")        # algorithms of Box actions only
+VARIANTS = ("c51", "qrdqn", "iqn", "td3")          # names for other defaults of a neighbour: run with the slow tests
 
 
-@pytest.fixture(scope="module", params=sorted(algorithms()))
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in sorted(algorithms())])
 def learner(request):
     """One small learner of an algorithm on a probe environment, its programs compiled once."""
     algo = request.param
-    known = {d.name for d in declarations(jaxrl.compose([f"algo={algo}", "env=probe-both"]).algorithm().config)}
+    place = [f"algo={algo}", "env=probe-both", f"env.params.continuous={str(algo in CONTINUOUS).lower()}"]
+    known = {d.name for d in declarations(jaxrl.compose(place).algorithm().config)}
     words = [f"algo.{name}={value}" for name, value in SMALL.items() if name in known]
-    config = jaxrl.compose([f"algo={algo}", "env=probe-both", *words])
+    config = jaxrl.compose([*place, *words])
     built = build(config)
     init = jax.jit(jax.vmap(built.runner.init, in_axes=(0, 0, None)))
     two = jax.tree.map(lambda x: jnp.stack([x, x]), hypers(config.agent))
     return SimpleNamespace(
-        algo=algo, config=config, learner=built, hyper=two, keys=jax.random.split(jax.random.key(0), 2), init=init,
+        algo=algo, config=config, learner=built, strategy=isinstance(built.agent, Strategy), hyper=two,
+        keys=jax.random.split(jax.random.key(0), 2), init=init,
         advance=jax.jit(jax.vmap(built.runner.advance, in_axes=(0, None))))
 
 
@@ -76,17 +84,19 @@ def test_every_hyperparameter_is_data(learner):
 def test_metrics_are_named_once_and_finite(learner):
     state, first = learner.advance(start(learner), jnp.int32(1))
     _, second = learner.advance(state, jnp.int32(2))
-    assert set(first) == set(second) >= {"loss", "episodes", "return_mean", "length_mean", "nonfinite"}
+    own = "update_norm" if learner.strategy else "loss"
+    assert set(first) == set(second) >= {own, "episodes", "return_mean", "length_mean", "nonfinite"}
     assert all(x.shape == (2,) for x in first.values()) and all(np.isfinite(x).all() for x in second.values())
     names = learner.learner.runner.watched({n: 0 for n in first if n not in ("episodes", "return_mean", "length_mean",
                                                                              "nonfinite")})
-    assert names[:3] == ["observation", "reward", "loss"]
+    assert own in names and (learner.strategy or names[:2] == ["observation", "reward"])
 
 
 def test_actions_are_of_the_space(learner):
     c, agent = learner, learner.learner.agent
     state = jax.tree.map(lambda x: x[0], start(c))
-    inputs = c.learner.runner.env.input(state.env)
+    vector = VectorEnv(c.learner.env, 4)
+    inputs = vector.input(vector.init(jax.random.key(2), c.learner.params)[0])
     actor = jax.jit(agent.actor)(state.agent)
     explored, _, _ = jax.jit(agent.explore)(actor, state.hyper, agent.carry(4), inputs, 0.0, jax.random.key(1))
     greedy, _ = jax.jit(agent.greedy)(actor, agent.carry(4), inputs, jax.random.key(1))

@@ -12,7 +12,7 @@ import json, re, sys
 import jax, numpy as np
 import jaxrl
 from jaxrl.drivers.build import build
-from jaxrl.run import loop
+from jaxrl.run import learners
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 host = lambda x: np.asarray(jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
@@ -20,9 +20,9 @@ seen = {}
 for devices in (1, 8):
     words = ["preset=none", "algo.network.hidden=[16]", f"num_devices={devices}", *sys.argv[2:]]
     config = jaxrl.compose([f"algo={sys.argv[1]}", *words])
-    members = loop.make_members(config, build(config), episodes=4)
-    keys = loop.member_keys(0, 1, loop.TRAIN)
-    population = members.init(keys, loop.spread(config), 10)
+    members = learners.make_members(config, build(config), episodes=4)
+    keys = learners.member_keys(0, 1, learners.TRAIN)
+    population = members.init(keys, learners.spread(config), 10)
     population, metrics = members.advance(population, 10)
     returns = members.evaluate(population, keys)
     again, _ = members.advance(members.from_host(members.to_host(population)), 1)
@@ -48,6 +48,7 @@ print(json.dumps({
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [
     ["ppo", "env=cartpole", "algo.num_envs=1024", "algo.rollout_length=4", "algo.normalize_observation=true",
      "algo.normalize_reward=true"],

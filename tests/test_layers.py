@@ -20,8 +20,9 @@ PACKAGES = ("envs_jax", "jaxrl", "algos")
 LAYERS = [      # of jaxrl, lowest first: a module imports from the lines above its own, and from its own package
     ("jaxrl.errors", "jaxrl.declare", "jaxrl.types"),
     ("jaxrl.backend", "jaxrl.registry"),
-    ("jaxrl.blocks", "jaxrl.config"),
-    ("jaxrl.drivers", "jaxrl.evaluate", "jaxrl.population"),
+    ("jaxrl.blocks", "jaxrl.config", "jaxrl.distributed"),      # the last: workers and items, nothing of learning
+    ("jaxrl.drivers", "jaxrl.evaluate"),
+    ("jaxrl.population",),
     ("jaxrl.run",),
     ("jaxrl.api",),
     ("jaxrl.cli",),

@@ -7,14 +7,18 @@ entry of every environment; `perturb` applies it. Numbers (epsilon, sigma, ...) 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from envs_jax import spaces
+from jaxrl.declare import hyper, static
+from jaxrl.types import Input
 
-__all__ = ["ar1_noise", "epsilon_greedy", "epsilon_ladder", "gaussian_noise", "greedy", "ou_noise", "perturb",
-           "uniform_action"]
+__all__ = ["EpsilonConfig", "ar1_noise", "epsilon", "epsilon_greedy", "epsilon_ladder", "greedy", "only_discrete",
+           "perturb", "uniform_action"]
 
 
 def greedy(q, mask=None) -> jax.Array:
@@ -59,15 +63,38 @@ def epsilon_ladder(slot, count: int, base=0.4, alpha=7.0) -> jax.Array:
     return jnp.power(base, 1.0 + alpha * (jnp.asarray(slot) / jnp.float32(max(count - 1, 1))))
 
 
+@dataclass(frozen=True)
+class EpsilonConfig:
+    """Settings of algorithms that act epsilon-greedily; their other base has `num_envs`."""
+
+    epsilon_start: float = hyper(1.0, low=0.0, high=1.0, help="chance of a random action at the start")
+    epsilon_end: float = hyper(0.05, low=0.0, high=1.0, help="and when it has run down")
+    epsilon_fraction: float = hyper(0.5, low=1e-6, high=1.0, help="part of the schedule over which it runs down")
+    epsilon_ladder: bool = static(False, help="instead each environment has an epsilon of its own, from the first's "
+                                              "down, that stays")
+    ladder_base: float = hyper(0.4, low=0.0, high=1.0, help="epsilon of the first environment (epsilon_ladder)")
+    ladder_alpha: float = hyper(7.0, low=0.0, high=100.0, help="the last one's is the base to the power of 1 + this")
+
+
+def only_discrete(space: spaces.Space) -> list[str]:
+    """What those algorithms say, in words, of another space of actions."""
+    if isinstance(space, spaces.Discrete):
+        return []
+    return [f"{{algo}} needs a discrete action space, {{env}} has {space}. Try: {{others}}"]
+
+
+def epsilon(config: EpsilonConfig, hyper: Any, inputs: Input, progress: jax.Array) -> jax.Array:
+    """The chance of a random action: a scalar on its way down, or one per slot [B]."""
+    if config.epsilon_ladder:
+        return epsilon_ladder(inputs.slot, config.num_envs, hyper.ladder_base, hyper.ladder_alpha)
+    down = jnp.clip(progress / hyper.epsilon_fraction, 0.0, 1.0)
+    return hyper.epsilon_start + down * (hyper.epsilon_end - hyper.epsilon_start)
+
+
 def perturb(action, noise, low, high) -> jax.Array:
     """action + noise * (high - low) / 2, kept within the bounds. low, high: finite numbers, or one for each entry."""
     low, high = (jnp.broadcast_to(jnp.asarray(b, action.dtype), action.shape) for b in (low, high))
     return jnp.clip(action + noise * (0.5 * (high - low)), low, high)
-
-
-def gaussian_noise(key, action, sigma, low, high) -> jax.Array:
-    """The action with independent normal noise of standard deviation sigma (TD3, arXiv:1802.09477, algorithm 1)."""
-    return perturb(action, sigma * jax.random.normal(key, action.shape, action.dtype), low, high)
 
 
 def ar1_noise(state, key, first, *, rho, sigma) -> tuple[jax.Array, jax.Array]:
@@ -76,22 +103,14 @@ def ar1_noise(state, key, first, *, rho, sigma) -> tuple[jax.Array, jax.Array]:
     Its standard deviation is sigma at every step, whatever rho in [0, 1]: it is drawn anew where an episode starts
     (`first`, [...] bool), from the same distribution. State: x, of unit variance, so that sigma may follow a schedule;
     zeros before the first step. Returns (state, noise).
+
+    rho = 0 is white noise. DDPG's Ornstein-Uhlenbeck process (Lillicrap et al. 2016, arXiv:1509.02971, section 7:
+    x' = x - theta x dt + sigma' sqrt(dt) eps) is the same with rho = 1 - theta dt, once its variance has grown to
+    sigma^2 = sigma'^2 / (2 theta - theta^2 dt): 0.85 and 0.57 (0.38 for sigma' = 0.2) for theta = 0.15, dt = 1.
     """
     eps = jax.random.normal(key, state.shape, state.dtype)
     state = jnp.where(_trailing(first, state), eps, rho * state + jnp.sqrt(1.0 - rho * rho) * eps)
     return state, sigma * state
-
-
-def ou_noise(state, key, first, *, theta, sigma, dt) -> tuple[jax.Array, jax.Array]:
-    """The Ornstein-Uhlenbeck process in Euler's steps, as DDPG's: x' = x - theta x dt + sigma sqrt(dt) eps.
-
-    (Lillicrap et al. 2016, arXiv:1509.02971, section 7.) Where an episode starts (`first`, [...] bool) x is 0 before
-    the step; its variance then grows to sigma^2 / (2 theta - theta^2 dt). Returns (state, noise), both x'.
-    """
-    state = jnp.where(_trailing(first, state), 0.0, state)
-    eps = jax.random.normal(key, state.shape, state.dtype)
-    state = state - theta * dt * state + sigma * jnp.sqrt(dt) * eps
-    return state, state
 
 
 def _below(count, uniform) -> jax.Array:

@@ -21,15 +21,15 @@ def gain(scale: float) -> Callable:
 
 
 def orthogonalize(key: jax.Array, params: Any) -> Any:
-    """`params` with every kernel (two axes or more) that `gain` filled made orthogonal, times that gain.
+    """`params` with every leaf called "kernel" made orthogonal, times the gain that `gain` filled it with.
 
     One draw of normals serves all kernels, and those of one shape are made together: random numbers and loops are what
     an initialisation takes long to compile for.
     """
-    leaves, structure = jax.tree.flatten(params)
-    groups = defaultdict(list)
-    for i, leaf in enumerate(leaves):
-        if leaf.ndim >= 2:
+    named, structure = jax.tree_util.tree_flatten_with_path(params)
+    leaves, groups = [leaf for _, leaf in named], defaultdict(list)
+    for i, (path, leaf) in enumerate(named):
+        if getattr(path[-1], "key", None) == "kernel":
             groups[_few_many(leaf.shape)].append(i)
     normal = jax.random.normal(key, (sum(few * many * len(group) for (few, many), group in groups.items()),))
     used = 0

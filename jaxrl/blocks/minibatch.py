@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,20 @@ import jax.numpy as jnp
 
 from envs_jax.sharding import on_all_devices, over_devices
 from jaxrl.blocks.shuffle import permutation
+
+
+def problems(config: Any) -> list[str]:
+    """Why the rollout of a config does not divide into its minibatches, in words."""
+    items, what = config.num_envs * config.rollout_length, f"num_envs x rollout_length = {config.num_envs} x " \
+                                                           f"{config.rollout_length}"
+    if config.network.recurrent != "none":
+        items, what = config.num_envs, "num_envs"
+    if items % config.minibatches == 0:
+        return []
+    near = {d for m in range(1, math.isqrt(items) + 1) if items % m == 0 for d in (m, items // m)}
+    near = sorted(sorted(near), key=lambda m: abs(m - config.minibatches))[:2]
+    return [f"{what} = {items:,} does not divide into {config.minibatches} minibatches. "
+            f"Nearest: {', '.join(map(str, sorted(near)))}"]
 
 
 def sgd(step: Callable, state: Any, carry0: Any, data: Any, key: jax.Array, *, epochs: int, minibatches: int,

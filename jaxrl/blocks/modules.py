@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from envs_jax.sharding import sharded
 from jaxrl import registry
 from jaxrl.blocks.initializers import gain
+from jaxrl.blocks.noisy import NoisyDense
+from jaxrl.blocks.value_losses import cosine_embedding
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "gelu": nn.gelu}
 
@@ -36,7 +38,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, size in enumerate(self.config.hidden):
-            x = ACTIVATIONS[self.config.activation](dense(size, 2**0.5, self.dtype, f"dense_{i}")(x))
+            x = dense(size, 2**0.5, self.dtype, f"dense_{i}")(x)
+            if self.config.layer_norm:
+                x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x)
+            x = ACTIVATIONS[self.config.activation](x)
         return x
 
 
@@ -109,28 +114,59 @@ class Trunk(nn.Module):
 
 
 class Policy(nn.Module):
-    """Features -> (outputs of the action head, log standard deviations or None)."""
+    """Features -> (outputs of the action head, log standard deviations or None). candidates: as for Scores."""
 
     size: int
     log_std_size: int
     log_std: float
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(self, x: jax.Array, candidates: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
+        if candidates is not None:
+            return Scores(self.size, scale=0.01, name="scores")(x, candidates)[..., 0], None
         outputs = flatly(dense(self.size, 0.01, jnp.float32, "head"), x.astype(jnp.float32), 1)
         if not self.log_std_size:
             return outputs, None
         return outputs, self.param("log_std", nn.initializers.constant(self.log_std), (self.log_std_size,))
 
 
-class Linear(nn.Module):
-    """Features -> `size` numbers."""
+class Scores(nn.Module):
+    """Features [..., F] -> `size` numbers for each action, [..., actions, size].
 
-    size: int
+    candidates [..., actions, d]: the features of each action. All are then scored by the same layer of F units, which
+    sees them beside the state's; without them an action is its place.
+    """
+
+    actions: int
+    size: int = 1
+    scale: float = 1.0
+    noisy: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return flatly(dense(self.size, 1.0, jnp.float32, "head"), x.astype(jnp.float32), 1)
+    def __call__(self, x: jax.Array, candidates: jax.Array | None = None) -> jax.Array:
+        x = x.astype(jnp.float32)
+        head = lambda size: (NoisyDense(size, name="head") if self.noisy
+                             else dense(size, self.scale, jnp.float32, "head"))
+        if candidates is None:
+            y = flatly(head(self.actions * self.size), x, 1)
+            return y.reshape(*y.shape[:-1], self.actions, self.size)
+        width = x.shape[-1]
+        state = flatly(dense(width, 1.0, jnp.float32, "state"), x, 1)
+        action = flatly(nn.Dense(width, use_bias=False, kernel_init=gain(1.0), name="action"), candidates, 1)
+        hidden = nn.relu(jnp.broadcast_to(state[..., None, :], action.shape) + action)
+        return flatly(head(self.size), hidden, 1)
+
+
+class Fractions(nn.Module):
+    """Fractions tau [..., N] -> [..., N, features], by IQN's cosines (Dabney et al. 2018, arXiv:1806.06923, eq. 4)."""
+
+    features: int
+    cosines: int = 64
+
+    @nn.compact
+    def __call__(self, tau: jax.Array) -> jax.Array:
+        layer = dense(self.features, 2**0.5, jnp.float32, "dense")
+        return nn.relu(flatly(layer, cosine_embedding(tau, self.cosines), 1))
 
 
 class Value(nn.Module):

@@ -19,9 +19,10 @@ from envs_jax import spaces
 from jaxrl import registry
 from jaxrl.blocks.distributions import action_head
 from jaxrl.blocks.initializers import orthogonalize
-from jaxrl.blocks.value_losses import dueling
 from jaxrl.declare import static
 from jaxrl.types import EnvSpec, Input
+
+CANDIDATES = "candidates"        # the part of an observation that tells the features of each action
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TrunkConfig:
     hidden: tuple[int, ...] = static((64, 64), low=1, high=10**5, help="sizes of the dense layers")
     channels: tuple[int, ...] = static((16, 32), low=1, high=10**5, help="channels of the convolutions (cnn)")
     activation: str = static("tanh", choices=("tanh", "relu", "elu", "silu", "gelu"), help="after every hidden layer")
+    layer_norm: bool = static(False, help="each dense layer's outputs to mean 0 and deviation 1, before the activation")
     recurrent: str = static("none", choices=("none", "gru", "lstm"), help="core after the torso, reset on first steps")
     recurrent_size: int = static(64, low=1, high=10**5, help="size of the recurrent core")
     previous: bool = static(False, help="also feed the previous action and reward")
@@ -105,17 +107,34 @@ def in_unit_range(space: Any, x: Any) -> Any:
     return jax.tree.map(leaf, space, x, is_leaf=lambda s: isinstance(s, spaces.Space))
 
 
+def parametric(spec: EnvSpec) -> bool:
+    """Whether actions are told by their features: Discrete(n), and the observation is a dict whose "candidates" is a
+    Box [n, d]. Each action is then scored by its features, with the same weights in every slot."""
+    offered = spec.observation.get(CANDIDATES) if isinstance(spec.observation, dict) else None
+    return (isinstance(spec.action, spaces.Discrete) and isinstance(offered, spaces.Box)
+            and len(offered.shape) == 2 and offered.shape[0] == spec.action.n)
+
+
+def candidate_features(config: TrunkConfig, spec: EnvSpec, inputs: Input) -> jax.Array | None:
+    """[T, B, n, d] of an environment that is `parametric`, else None."""
+    if not parametric(spec):
+        return None
+    offered = inputs.obs[CANDIDATES].astype(jnp.float32)
+    return in_unit_range(spec.observation[CANDIDATES], offered) if config.scale_observation else offered
+
+
 def input_features(config: TrunkConfig, spec: EnvSpec) -> Callable[[Input], jax.Array]:
     """Input [T, B, ...] -> what the torso reads: features [T, B, F], or images [T, B, H, W, C]."""
-    images = reads_images(config)
+    images, offers = reads_images(config), parametric(spec)
+    without = lambda obs: {name: x for name, x in obs.items() if name != CANDIDATES} if offers else obs
+    space = without(spec.observation)
 
     def features(inputs: Input) -> jax.Array:
         ndim = inputs.first.ndim
+        obs = in_unit_range(space, without(inputs.obs)) if config.scale_observation else without(inputs.obs)
         if images:
-            return (in_unit_range(spec.observation, inputs.obs) if config.scale_observation
-                    else inputs.obs.astype(jnp.float32))
-        obs = in_unit_range(spec.observation, inputs.obs) if config.scale_observation else inputs.obs
-        parts = [encode(spec.observation, obs, ndim)]
+            return obs.astype(jnp.float32)
+        parts = [encode(space, obs, ndim)]
         if config.previous:
             parts += [encode(spec.action, inputs.prev_action, ndim), inputs.prev_reward[..., None]]
         return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
@@ -143,6 +162,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
     head = action_head(spec.action)
     features = input_features(config, spec)
     trunk = modules.Trunk(config, dtype)
+    offers = partial(candidate_features, config, spec)
     policy_head = modules.Policy(head.size, head.log_std_size, config.log_std)
     value_head = modules.Value()
 
@@ -150,7 +170,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
         return trunk.apply(part["trunk"], carry, features(inputs), inputs.first, following)
 
     def distribution(actor: Any, x: jax.Array, inputs: Input) -> Any:
-        return head.distribution(*policy_head.apply(actor["policy"], x), inputs.mask)
+        return head.distribution(*policy_head.apply(actor["policy"], x, offers(inputs)), inputs.mask)
 
     def init(key: jax.Array) -> Any:
         keys = jax.random.split(key, 5)
@@ -159,7 +179,7 @@ def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
             return trunk.init(key, carry(1), features(inputs), inputs.first, None)
         actor = {"trunk": new_trunk(keys[0])}
         x, _, _ = run(actor, carry(1), inputs)
-        actor["policy"] = policy_head.init(keys[1], x)
+        actor["policy"] = policy_head.init(keys[1], x, offers(inputs))
         critic = {} if shared else {"trunk": new_trunk(keys[2])}
         critic["value"] = value_head.init(keys[3], x)
         return orthogonalize(keys[4], {"actor": actor, "critic": critic})
@@ -194,43 +214,3 @@ def empty_carry(config: TrunkConfig, batch: int) -> Any:
     """The recurrent state of `batch` slots before their first step; () if there is none."""
     zeros = lambda: jnp.zeros((batch, config.recurrent_size), jnp.float32)
     return {"none": lambda: (), "gru": zeros, "lstm": lambda: (zeros(), zeros())}[config.recurrent]()
-
-
-class QNetwork(NamedTuple):
-    """Pure functions.
-
-    init   (key) -> params
-    reads  (Input) -> Input without the fields that the network does not read
-    carry  (batch) -> recurrent state, or ()
-    values (params, carry, Input [T, B]) -> (Q of every action [T, B, A], carry)
-    """
-
-    init: Callable
-    reads: Callable
-    carry: Callable
-    values: Callable
-
-
-def q_network(config: TrunkConfig, spec: EnvSpec, *, duel: bool = False) -> QNetwork:
-    """Values of a Discrete space's actions; `duel`: as a state's value and the actions' advantages."""
-    from jaxrl.blocks import modules
-
-    features = input_features(config, spec)
-    trunk = modules.Trunk(config, jnp.dtype(config.compute_dtype))
-    advantages, value = modules.Linear(spec.action.n), modules.Value()
-
-    def init(key: jax.Array) -> Any:
-        keys, inputs = jax.random.split(key, 4), example(spec)
-        params = {"trunk": trunk.init(keys[0], empty_carry(config, 1), features(inputs), inputs.first, None)}
-        x, _, _ = trunk.apply(params["trunk"], empty_carry(config, 1), features(inputs), inputs.first, None)
-        params["advantage"] = advantages.init(keys[1], x)
-        if duel:
-            params["value"] = value.init(keys[2], x)
-        return orthogonalize(keys[3], params)
-
-    def values(params: Any, carry: Any, inputs: Input) -> tuple[jax.Array, Any]:
-        x, _, carry = trunk.apply(params["trunk"], carry, features(inputs), inputs.first, None)
-        q = advantages.apply(params["advantage"], x)
-        return (dueling(value.apply(params["value"], x), q, inputs.mask) if duel else q), carry
-
-    return QNetwork(init, partial(without_unread, config), partial(empty_carry, config), values)

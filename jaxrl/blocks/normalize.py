@@ -8,7 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Moments", "RewardScale", "init", "merge", "normalize", "update"]
+from envs_jax import spaces
+
+__all__ = ["Moments", "RewardScale", "init", "merge", "normalize", "problems", "update"]
 
 
 class Moments(NamedTuple):
@@ -28,6 +30,14 @@ def init(example: Any) -> Moments:
     """Nothing seen yet. `example`: a space, an array without batch axes, or a pytree of either."""
     zeros = jax.tree.map(lambda leaf: jnp.zeros(getattr(leaf, "shape", ()), jnp.float32), example)
     return Moments(jnp.zeros((), jnp.float32), zeros, zeros, zeros)
+
+
+def problems(space: Any) -> list[str]:
+    """Why observations of `space` cannot be normalised, in words."""
+    leaves = jax.tree.leaves(space, is_leaf=lambda s: isinstance(s, spaces.Space))
+    if all(isinstance(s, spaces.Box) for s in leaves):
+        return []
+    return [f"algo.normalize_observation needs Box observations, the environment has {space}"]
 
 
 def update(moments: Moments, batch: Any, weight: jax.Array | None = None) -> Moments:

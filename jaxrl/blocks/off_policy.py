@@ -27,18 +27,23 @@ class ReplayConfig:
     gamma: float = hyper(0.99, low=0.0, high=1.0, search=Range(0.9, 0.999), help="discount factor")
     max_grad_norm: float = hyper(10.0, low=0.0, high=1e9, search=log_range(0.1, 100.0), help="gradient norm clip")
 
+    def item(self) -> tuple[int, str]:
+        """How many consecutive steps of an environment an item needs, and what it is."""
+        return self.n_step, f"{self.n_step}-step returns"
+
     def problems(self, spec: EnvSpec) -> list[str]:
         """What does not fit together, in words."""
         found = self.network.problems(spec)
         if spec.agents is not None:
             found.append(f"{{algo}} controls one agent, {{env}} has {spec.agents}")
-        needed = self.num_envs * (self.n_step + self.rollout_length)
+        steps, what = self.item()
+        needed = self.num_envs * (steps + self.rollout_length)
         if self.warmup < needed:
             found.append(f"algo.warmup={self.warmup:,} is too short to have anything to draw: {self.num_envs} "
-                         f"environments and {self.n_step}-step returns need {needed:,}")
+                         f"environments and {what} need {needed:,}")
         if self.replay_capacity < needed:
             found.append(f"algo.replay_capacity={self.replay_capacity:,} is too short: {self.num_envs} environments "
-                         f"and {self.n_step}-step returns need {needed:,}")
+                         f"and {what} need {needed:,}")
         if self.batch_size > self.replay_capacity:
             found.append(f"algo.batch_size={self.batch_size:,} is more than algo.replay_capacity="
                          f"{self.replay_capacity:,} holds")

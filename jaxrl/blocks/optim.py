@@ -15,7 +15,8 @@ import optax
 
 from jaxrl.blocks.schedules import linear
 
-__all__ = ["adam", "clip_by_global_norm", "flat_norm", "global_norm", "rmsprop", "scheduled"]
+__all__ = ["adam", "clip_by_global_norm", "flat_norm", "global_norm", "rmsprop", "scheduled",
+           "soft_update"]
 
 
 def adam(
@@ -40,6 +41,11 @@ def scheduled(optimizer: Callable, hyper: Any, progress) -> optax.GradientTransf
     """`adam` or `rmsprop` over one vector, with the learning rate that `hyper` says for now, and its clip."""
     rate = linear(hyper.learning_rate, hyper.learning_rate_end, progress)
     return optimizer(rate, max_grad_norm=hyper.max_grad_norm, flat=True)
+
+
+def soft_update(target: Any, online: Any, tau) -> Any:
+    """target + tau (online - target), leaf by leaf (Lillicrap et al. 2016, arXiv:1509.02971, algorithm 1)."""
+    return jax.tree.map(lambda old, new: old + tau * (new - old), target, online)
 
 
 def clip_by_global_norm(max_norm) -> optax.GradientTransformation:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from envs_jax import spaces
 from jaxrl.blocks import normalize
 from jaxrl.blocks.losses import explained_variance
 from jaxrl.blocks.networks import NetworkConfig, actor_critic
@@ -46,8 +45,8 @@ class PolicyGradientConfig:
                          "can hold")
         if spec.agents is not None:
             found.append(f"{{algo}} controls one agent, {{env}} has {spec.agents}")
-        if self.normalize_observation and not _floats(spec.observation):
-            found.append(f"algo.normalize_observation needs Box observations, the environment has {spec.observation}")
+        if self.normalize_observation:
+            found += normalize.problems(spec.observation)
         return found
 
 
@@ -175,8 +174,3 @@ def objective(terms: Metrics, hyper: Any) -> tuple[jax.Array, Metrics]:
 def value_metrics(value: jax.Array, target: jax.Array) -> Metrics:
     """How good the value was before the update."""
     return {"value": value.mean(), "explained_variance": explained_variance(value, target)}
-
-
-def _floats(space: Any) -> bool:
-    leaves = jax.tree.leaves(space, is_leaf=lambda s: isinstance(s, spaces.Space))
-    return all(isinstance(s, spaces.Box) for s in leaves)

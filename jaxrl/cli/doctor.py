@@ -10,7 +10,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from jaxrl.cli.text import size, table
+from jaxrl.cli.text import table
 from jaxrl.errors import RunError
 
 HELP = """
@@ -56,41 +56,16 @@ def hardware() -> list[tuple[str, str]]:
     import jax
 
     from jaxrl import backend
+    from jaxrl.population.memory import size_text
 
     kinds = [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.local_devices()]
-    limit, free = memory()
+    limit, free = backend.memory()
     return [("devices", ", ".join(kinds)), ("cores", str(backend.cores())), ("cache", _cache(jax)),
-            ("memory", f"{size(free)} free of {size(limit)}" if limit else "unknown")]
+            ("memory", f"{size_text(free)} free of {size_text(limit)}" if limit else "unknown")]
 
 
 def _cache(jax) -> str:
     return jax.config.jax_compilation_cache_dir or "off: every start compiles anew"
-
-
-def memory() -> tuple[int, int]:
-    """(limit, free) bytes of host memory for this process: the machine's, or its control group's where that is less."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        limit, free = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
-        return 0, 0
-    for folder in _cgroups():
-        try:
-            most, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
-        except (OSError, ValueError):            # "max": no limit here
-            continue
-        limit, free = min(limit, most), min(free, max(most - used, 0))
-    return limit, free
-
-
-def _cgroups(root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """This process's control group (version 2) and those around it."""
-    try:
-        inner = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return [root]
-    path = root / inner.strip().lstrip("/")
-    return [path, *(parent for parent in path.parents if parent == root or root in parent.parents)]
 
 
 def ray() -> str:

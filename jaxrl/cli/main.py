@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from jaxrl.errors import Interrupted, Problem, RunError, UserError
+from jaxrl.errors import Interrupted, Problem, RunError, UserError, out_of_memory, reason
 from jaxrl.registry import nearest
 
 COMMANDS = {   # name -> what it does; each is a module of this package with HELP and run(words)
     "train": "train an algorithm in an environment",
     "resume": "go on with a run where it stopped",
+    "pbt": "train a population whose members copy from each other",
+    "sweep": "train many trials side by side and find the best settings",
     "eval": "play a run's policy and measure its return",
     "show": "every value of a config or of a run, and where it comes from",
     "list": "algorithms, environments, presets, and what can be set",
@@ -117,12 +119,11 @@ def report(error: Exception) -> None:
     """What is wrong, and what to do, on stderr."""
     if isinstance(error, UserError | RunError):
         problems = error.problems
-    elif "RESOURCE_EXHAUSTED" in str(error):
+    elif out_of_memory(error):
         problems = [Problem(f"out of memory: {' '.join(str(error).split())[:200]}",
                             "Try: fewer algo.num_envs, a shorter algo.rollout_length, fewer num_seeds")]
     else:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        problems = [Problem(text[:500], "Not expected here: debug=true shows where it comes from")]
+        problems = [Problem(reason(error)[:500], "Not expected here: debug=true shows where it comes from")]
     for message, hint in problems:
         say(f"error: {message}")
         if hint:

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxrl.cli.main import say
 from jaxrl.cli.text import duration, rate
+from jaxrl.run.folder import is_pbt
 
 EVERY = 10.0      # seconds between plain lines
 REDRAW = 0.1      # seconds between frames of the live line
@@ -136,7 +137,8 @@ def result_lines(summary: Mapping[str, Any], run: Path, episodes: int | None = N
         mean = float(np.mean(returns)) if iqm is None else iqm
         low, high = (summary.get("eval_ci95") or [None, None])[:2]
         interval = f" [{number(low, mean)}, {number(high, mean)}]" if low is not None and high is not None else ""
-        count = f"{seeds} seed{'s' if seeds > 1 else ''}" + (f" x {episodes} episodes" if episodes else "")
+        noun = "member" if is_pbt(run) else "seed"
+        count = f"{seeds} {noun}{'s' if seeds > 1 else ''}" + (f" x {episodes} episodes" if episodes else "")
         score = f"return {number(mean)}{interval}  ({count})   "
     else:
         score = ""

@@ -43,12 +43,3 @@ def rate(per_second: float) -> str:
         return "0"
     digits = max(len(str(int(per_second))) - 3, 0)
     return f"{round(per_second / 10**digits) * 10**digits:,}"
-
-
-def size(count: float) -> str:
-    """Bytes as 21.9 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

@@ -7,6 +7,7 @@ jaxrl train algo=NAME env=NAME [key=value ...]
 
 Trains, and prints the run folder and what to do next. Values of the tuned preset of this algorithm and environment are
 used where there is one (preset=none: not); what you type always wins. config=RUN/config.yaml repeats a run.
+schedule=RUN alone trains what the members of RUN trained (jaxrl pbt), with the hyperparameters as the fittest had them.
 
 Examples:
   jaxrl train algo=ppo env=cartpole
@@ -21,9 +22,10 @@ def more_help() -> list[str]:
     """The settings of every run, for the help."""
     from jaxrl.cli.text import table
     from jaxrl.config.check import short
+    from jaxrl.config.schedule import SCHEDULE
     from jaxrl.config.settings import SETTINGS
 
-    return table([name, short(d.default), d.help] for name, d in SETTINGS.items())
+    return table([name, short(d.default), d.help] for name, d in {**SETTINGS, "schedule": SCHEDULE}.items())
 
 
 def run(words: list[str]) -> None:

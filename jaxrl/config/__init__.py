@@ -20,8 +20,9 @@ from jaxrl.config.settings import SETTINGS, EnvConfig, RunConfig, Settings
 from jaxrl.errors import Problem, UserError
 from jaxrl.registry import algorithms, environments, unknown
 
-__all__ = ["EnvConfig", "Origin", "RunConfig", "Settings", "compose", "from_dictconfig", "from_file", "from_values",
-           "load_yaml", "origins", "origins_of_file", "peek", "to_plain", "to_yaml"]
+__all__ = ["EnvConfig", "Origin", "RunConfig", "Settings", "compose", "dump_yaml", "flatten", "from_dictconfig",
+           "from_file", "from_items", "from_values", "load_yaml", "origins", "origins_of_file", "peek", "to_plain",
+           "to_yaml"]
 
 MAX_BYTES = 1 << 20      # of a config file
 
@@ -35,6 +36,11 @@ def compose(overrides: Iterable[str] = ()) -> RunConfig:
 def from_values(values: Mapping[str, Any]) -> RunConfig:
     """`compose` for Python values: {"algo": "ppo", "env": "cartpole", "algo.gamma": 0.9}; dicts may be nested."""
     return _from_items([Item(key, value) for key, value in flatten(values).items()], [])
+
+
+def from_items(items: Iterable[Item], problems: Iterable[Problem] = ()) -> RunConfig:
+    """`compose` for words that are parsed already; `problems` are reported beside those that are found."""
+    return _from_items(list(items), list(problems))
 
 
 def from_file(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -75,6 +81,8 @@ def _from_items(items: list[Item], problems: list[Problem], extend: bool = False
     values = {item.key: item for item in items}
     if "config" in values:
         base = _base_of_file(values, problems, extend)
+    elif "schedule" in values and not {"algo", "env", "algo.name", "env.name"} & set(values):
+        base = _base_of_schedule(values, problems)
     else:
         base = _base(values, problems)
     texts = {}
@@ -118,6 +126,13 @@ def _base_of_file(values: dict[str, Item], problems: list[Problem], extend: bool
     return base
 
 
+def _base_of_schedule(values: dict[str, Item], problems: list[Problem]) -> dict:
+    """What the run was made from whose schedule is followed, without what makes it a population."""
+    file = Item("config", str(Path(str(values["schedule"].value)) / "config.yaml"))
+    base = _base_of_file({**values, "config": file}, problems, extend=False)
+    return {key: base[key] for key in ("algo", "env", "preset", "total_steps", "schedule_steps") if key in base}
+
+
 def load_yaml(path: str | Path) -> dict:
     """A YAML file as plain dicts, by OmegaConf's safe loader (tags that name Python objects are refused)."""
     import yaml
@@ -144,11 +159,17 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
         "algo": {"name": config.algo, **_listed(dataclasses.asdict(config.agent))},
         "env": _listed(vars(config.env)),
         **dataclasses.asdict(config.settings), "out": None,
+        "schedule": config.schedule and config.schedule.to_plain(),
     }
 
 
 def to_yaml(config: RunConfig) -> str:
     """Fully resolved; `from_file` reads back the same config."""
+    return dump_yaml(to_plain(config))
+
+
+def dump_yaml(plain: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `load_yaml` reads back."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -156,7 +177,7 @@ def to_yaml(config: RunConfig) -> str:
 
     Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(
         "tag:yaml.org,2002:str", text, style="'" if text[:1] in (*"+-.0123456789",) else None))
-    return yaml.dump(to_plain(config), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
+    return yaml.dump(plain, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def _listed(x: Any) -> Any:
@@ -184,7 +205,7 @@ def origins(overrides: Iterable[str]) -> list[Origin]:
     rows = []
     for key, value in flatten(to_plain(config) | {"out": config.settings.out}).items():
         name = key.removesuffix(".name") if key in ("algo.name", "env.name") else key
-        if name in given or key in given:
+        if name in given or key in given or key.partition(".")[0] == "schedule" in given:
             origin = "override"
         else:
             origin = "default" if name == "preset" or usual.get(key) == value else other

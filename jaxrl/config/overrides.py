@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from jaxrl.errors import Problem
 
-TEXT_KEYS = {"algo", "env", "preset", "config", "out", "init_from", "device"}   # names and paths: taken as they stand
+TEXT_KEYS = {       # taken as they stand
+    "algo", "env", "preset", "config", "out", "init_from", "device", "address", "schedule"}
 
 
 class Item(NamedTuple):
@@ -18,16 +19,54 @@ class Item(NamedTuple):
     text: str | None = None
 
 
+class Several(NamedTuple):
+    """An override that names several values: `choices`, or the `ends` of a range. `log`: tag(log, ...) was typed."""
+
+    key: str
+    choices: tuple | None
+    ends: tuple[Any, Any] | None
+    log: bool
+    text: str | None = None
+
+
 def parse(words: Iterable[str]) -> tuple[list[Item], list[Problem]]:
     """-> (what could be read, what could not). A later word wins over an earlier one of the same key."""
-    items, problems = [], []
+    items, several, problems = parse_sweep(words)
+    return items, problems + [
+        Problem(f"{one.key}={one.text} names several values, this command takes one. "
+                f"To try each: jaxrl sweep (a list is written [{one.text}])") for one in several]
+
+
+def parse_sweep(words: Iterable[str]) -> tuple[list[Item], list[Several], list[Problem]]:
+    """`parse` where a key may have several values. Of one key, the last word counts."""
+    found: dict[str, Item | Several] = {}
+    problems = []
     for word in words:
-        found = _parse(word)
-        (items if isinstance(found, Item) else problems).append(found)
-    return items, problems
+        one = _parse(word)
+        if isinstance(one, Problem):
+            problems.append(one)
+        else:
+            found.pop(one.key, None)
+            found[one.key] = one
+    return ([one for one in found.values() if isinstance(one, Item)],
+            [one for one in found.values() if isinstance(one, Several)], problems)
 
 
-def _parse(word: str) -> Item | Problem:
+def _several(key: str, sweep: Any, text: str) -> Several | Problem:
+    """What Hydra's grammar knows of several values: a,b and choice(a,b), range(a,b[,step]), interval(a,b)."""
+    log = "log" in getattr(sweep, "tags", ())
+    if hasattr(sweep, "end"):
+        return Several(key, None, (sweep.start, sweep.end), log, text)
+    if hasattr(sweep, "step"):
+        if sweep.step == 1:                  # not given: from the one to the other
+            return Several(key, None, (sweep.start, sweep.stop), log, text)
+        return Several(key, tuple(sweep.range()), None, log, text)
+    if hasattr(sweep, "list"):
+        return Several(key, tuple(getattr(x, "text", x) for x in sweep.list), None, log, text)
+    return Problem(f"{key}={text} is not understood. Several values are written 1,2,3, a range is range(1,3)")
+
+
+def _parse(word: str) -> Item | Several | Problem:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -46,8 +85,7 @@ def _parse(word: str) -> Item | Problem:
         return Problem(f'{key}={text} cannot be read: {str(error).splitlines()[0]}. '
                        "Lists are written [1,2]; odd characters go in quotes")
     if sweep:
-        return Problem(f"{key}={text} names several values, this command takes one. "
-                       f"Run it once for each (a list is written [{text}])")
+        return _several(key, override.value(), text)
     if key in TEXT_KEYS and value is not None and not isinstance(value, str | list | dict):
         value = text                         # out=007 is a name, not a number
     return Item(key, value, text)

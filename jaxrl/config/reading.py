@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxrl.config.check import check, short, unknown_key
+from jaxrl.config.schedule import SCHEDULE, read_schedule
 from jaxrl.config.settings import SETTINGS, TIME_LIMIT, EnvConfig, RunConfig, Settings
 from jaxrl.declare import Declaration, declarations
 from jaxrl.errors import Problem, UserError
@@ -23,13 +24,16 @@ from jaxrl.registry import (
     wrappers,
 )
 
+PREFERRED = ("sac", "td3", "ddpg", "dqn", "ppo", "a2c", "pg")      # which algorithms an error text names, best first
+
 PARAMS, WRAPPERS, RANDOMIZE, CURRICULUM = PARTS = ("env.params.", "env.wrappers.", "env.randomize.", "env.curriculum.")
 
 
 def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
          texts: Mapping[str, str | None] | None = None) -> RunConfig:
     """Raises UserError with `problems` and all that is found. `texts`: key -> what the user typed, for the messages."""
-    problems, texts, flat = list(problems), texts or {}, flatten(plain)
+    problems, texts = list(problems), texts or {}
+    flat = flatten({key: value for key, value in plain.items() if key != "schedule"})
     algo = _name(flat, "algo", algorithms(), problems)
     env = _name(flat, "env", environments(), problems)
     known = {**declared(algo), **(declared_of_env(env) if env else {})}
@@ -44,9 +48,11 @@ def read(plain: Mapping[str, Any], problems: Iterable[Problem] = (),
             problem = _unknown(key, known, algo, env)
         problems += [problem] if problem else []
     problems += _conflicts(good)
+    schedule, bad = read_schedule(plain.get("schedule"), known, texts) if algo else (None, [])
+    problems += bad
     if problems:
         raise UserError(problems + (_misfits(algo, env) if algo and env else []))
-    return _build(algo, env, good)
+    return dataclasses.replace(_build(algo, env, good), schedule=schedule)
 
 
 def declared(algo: str | None) -> dict[str, Declaration]:
@@ -118,7 +124,8 @@ def _unknown(key: str, known: Mapping[str, Declaration], algo: str | None, env: 
     if key.startswith("algo."):
         return unknown_key(key, {k: v for k, v in described.items() if k.startswith("algo.")}, algo or "",
                            f"   (jaxrl list {algo})")
-    return unknown_key(key, described | {"algo": (None, "the algorithm"), "env": (None, "the environment")},
+    return unknown_key(key, described | {"algo": (None, "the algorithm"), "env": (None, "the environment"),
+                                          "schedule": (None, SCHEDULE.help)},
                        where="   (jaxrl train --help)")
 
 
@@ -136,6 +143,8 @@ def _unknown_of_env(key: str, part: str, described: Mapping[str, tuple[Any, str]
 def _conflicts(good: Mapping[str, Any]) -> list[Problem]:
     """What cannot be true of one parameter at once, and ranges the wrong way round."""
     problems = []
+    if good.get("address") is not None and not good.get("workers"):
+        problems.append(Problem(f"address={good['address']} needs workers.", "Say how many: workers=8"))
     for key, value in good.items():
         name = key.rpartition(".")[2]
         if value is None:
@@ -166,12 +175,24 @@ def _build(algo: str, env: str, good: Mapping[str, Any]) -> RunConfig:
         raise UserError(f"{env} cannot be made with {shown or f'env.time_limit={limit}'}: {error}") from error
     agent = _instance(algorithm(algo).config(), {key[len("algo."):]: value for key, value in good.items()
                                                  if key.startswith("algo.")})
-    problems = _problems(algo, env, agent, (made, values)) + _unsteady(env, made, values, curriculum)
+    settings = Settings(**{key: value for key, value in good.items() if key in SETTINGS})
+    problems = (_problems(algo, env, agent, (made, values)) + _unsteady(env, made, values, curriculum)
+                + _never(agent, settings))
     if problems:
         raise UserError(problems)
-    settings = Settings(**{key: value for key, value in good.items() if key in SETTINGS})
     limit = made.time_limit if limit == TIME_LIMIT.default else limit
     return RunConfig(settings, algo, agent, EnvConfig(env, limit, params, asked, randomize, curriculum))
+
+
+def _never(agent: Any, settings: Settings) -> list[Problem]:
+    """A warm-up that the run does not come to the end of: both are rounded up to whole updates."""
+    warmup, total = getattr(agent, "warmup", 0), settings.total_steps
+    per = getattr(agent, "num_envs", 1) * getattr(agent, "rollout_length", 1)
+    if -(-warmup // per) < -(-total // per):
+        return []
+    whole = f" in whole updates of {per:,} steps" if warmup < total else ""
+    return [Problem(f"algo.warmup={warmup:,} is not less than total_steps={total:,}{whole}: nothing would be learned.",
+                    f"Try: total_steps={10 * max(warmup, per)}, or a shorter algo.warmup")]
 
 
 def _unsteady(env: str, made: Any, params: Any, curriculum: Mapping[str, tuple[Any, Any]]) -> list[Problem]:
@@ -201,11 +222,25 @@ def _instance(default: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _problems(algo: str, env: str, agent: Any, made: tuple[Any, Any]) -> list[Problem]:
-    """What the algorithm says of its config and the environment. {algo} and {env} in a text become the names."""
+    """What the algorithm says of its config and the environment. {algo} and {env} in a text become the names, {others}
+    those of algorithms that have nothing against this environment."""
     from envs_jax.core import spec  # and with it JAX, which a list of settings does without
 
-    texts = agent.problems(spec(*made)) if hasattr(agent, "problems") else []
-    return [Problem(text.replace("{algo}", algo).replace("{env}", env)) for text in texts]
+    seen = spec(*made)
+    texts = agent.problems(seen) if hasattr(agent, "problems") else []
+    others = _fitting(algo, seen) if any("{others}" in text for text in texts) else ""
+    return [Problem(text.replace("{algo}", algo).replace("{env}", env).replace("{others}", others)) for text in texts]
+
+
+def _fitting(algo: str, spec: Any) -> str:
+    """Names of installed algorithms beside `algo` whose defaults fit an environment."""
+    def fits(name: str) -> bool:
+        config = algorithm(name).config()
+        return name != algo and not (hasattr(config, "problems") and config.problems(spec))
+
+    known = algorithms()
+    names = [name for name in PREFERRED if name in known and fits(name)][:4]
+    return ", ".join(names) or next((name for name in known if fits(name)), "another algorithm")
 
 
 def _misfits(algo: str, env: str) -> list[Problem]:

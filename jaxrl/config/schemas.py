@@ -132,7 +132,7 @@ def _environment(name: str) -> Any:
 def _settings() -> Any:
     from jaxrl.config.settings import Settings
 
-    return _schema(Settings(), [("algo", "???"), ("env", "???")])
+    return _schema(Settings(), [("algo", "???"), ("env", "???"), ("schedule", None)])
 
 
 class _Node(ConfigNode):

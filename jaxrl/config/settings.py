@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxrl.config.schedule import Schedule
 from jaxrl.declare import Declaration, declarations, static
 from jaxrl.registry import algorithm, environment
 
@@ -29,10 +30,16 @@ class Settings:
     eval_every: int | None = static(None, low=1, help="steps between greedy evaluations; null: chosen at launch")
     eval_episodes: int = static(128, low=1, high=10**6, help="episodes per seed of an evaluation")
     checkpoint_every: int | None = static(None, low=1, help="steps between checkpoints; null: chosen at launch")
+    checkpoint_replay: bool = static(True, help="keep the replay in checkpoints; without it a resume first collects "
+                                                "the warm-up's steps again, by its policy")
     keep: int = static(2, low=0, help="checkpoints kept beside the last and the best")
     stop_return: float | None = static(None, help="stop once the mean greedy return of every seed reaches this")
     device: str = static("auto", choices=("auto", "cpu", "gpu"), help="what to train on")
     num_devices: int | None = static(None, low=1, help="devices to use; null: all")
+    workers: int = static(0, low=0, high=10**5, help="Ray actors that hold blocks of members; 0: this process alone")
+    address: str | None = static(None, help="of a Ray cluster; null: a private one on this machine, if workers > 0")
+    block_size: int | None = static(None, low=1, high=10**6, help="members per block, on which the bits of a result "
+                                    "depend; null: as this host's devices suggest")
     out: str | None = static(None, help="the run folder, new or empty; null: runs/<env>-<algo>-<time>-<letters>")
     init_from: str | None = static(None, help="a run whose parameters to start from")
     quiet: bool = static(False, help="print only the result")
@@ -68,6 +75,7 @@ class RunConfig:
     algo: str
     agent: Any             # an instance of the algorithm's Config
     env: EnvConfig
+    schedule: Schedule | None = None
 
     def with_settings(self, **changes: Any) -> RunConfig:
         """A copy with some settings changed; the values are taken as they are."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from envs_jax import core
 from envs_jax.vector import VectorEnv
+from envs_jax.wrappers import FrameStack
 from jaxrl.blocks import replay
 from jaxrl.config.settings import RunConfig
 from jaxrl.drivers import curriculum
+from jaxrl.drivers.evolution import Evolution
 from jaxrl.drivers.off_policy import OffPolicy
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import UserError
-from jaxrl.types import Agent, EnvSpec, Runner
+from jaxrl.types import Agent, EnvSpec, Runner, Strategy
 
 
 class Learner(NamedTuple):
     """One learner, ready to be jitted and vmapped."""
 
-    agent: Agent
+    agent: Agent | Strategy
     runner: Runner
     env: core.Environment
     params: Any            # those of evaluations: a curriculum has come to its end
@@ -33,11 +37,31 @@ def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lin
 
 def off_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
     """The off-policy Runner of an agent in `config.num_envs` environments, with a replay of transitions."""
-    memory = replay.transitions(n=config.n_step, draw=replay.prioritised() if config.prioritized else replay.uniform(),
-                                rows_per_insert=config.rollout_length)
+    return _with_replay(agent, env, params, config, lines, partial(replay.transitions, n=config.n_step))
+
+
+def sequences(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
+    """The same with a replay of sequences, which start from the carry that they were collected with."""
+    items = partial(replay.sequences, length=config.sequence_length, burn_in=config.burn_in, period=config.period)
+    return _with_replay(agent, env, params, config, lines, items)
+
+
+def _with_replay(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines,
+                 items: Callable[..., replay.Replay]) -> Runner:
+    stack = env.n if isinstance(env, FrameStack) else 1
+    memory = items(stack=stack, draw=replay.prioritised() if config.prioritized else replay.uniform(),
+                   rows_per_insert=config.rollout_length)
     return OffPolicy(agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines), config.rollout_length,
-                     curriculum.follow(lines), replay=memory, capacity=config.replay_capacity,
+                     curriculum.follow(lines), replay=memory, capacity=config.replay_capacity, stack=stack,
                      batch_size=config.batch_size, updates=config.gradient_steps, warmup=config.warmup)
+
+
+def evolution(strategy: Strategy, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
+    """The evolution Runner of a strategy: `config.population` candidates, in blocks."""
+    return Evolution(strategy, env, curriculum.at_start(params, lines), population=config.population,
+                     block_size=config.size, episodes=config.episodes,
+                     episode_steps=config.episode_steps, statistics=config.normalize_observation,
+                     curriculum=curriculum.follow(lines))
 
 
 def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
@@ -52,7 +76,7 @@ def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
 
 
 # Algorithm.experience -> (agent, env, params, agent config, lines of the curriculum) -> Runner
-DRIVERS = {"on_policy": on_policy, "replay": off_policy}
+DRIVERS = {"on_policy": on_policy, "replay": off_policy, "sequences": sequences, "evolution": evolution}
 
 
 def build(config: RunConfig) -> Learner:

@@ -63,6 +63,69 @@ def line_chart(title: str, curve: Curve, width: int = 560, height: int = 300, me
     return "".join(parts) + "</svg>"
 
 
+class Trail(NamedTuple):
+    """Points that are joined as they stand. kind: "seed" (thin), "copy" (thin and dashed) or "best" (bold)."""
+
+    points: Points
+    kind: str = "seed"
+
+
+def trail_chart(title: str, trails: Sequence[Trail], *, log: bool = False, width: int = 560, height: int = 300) -> str:
+    """Lines that are told apart by their kind alone, y by its logarithm if asked; the last one's end is labelled."""
+    name = html.escape(title + (" (log)" if log else ""))
+    head = (f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">'
+            f'<text x="14" y="22" class="title">{name}</text>')
+    scale = math.log10 if log else float
+    placed = [[(float(x), scale(y)) for x, y in trail.points if abs(y) < _HUGE] for trail in trails]
+    if not any(placed):
+        return f'{head}<text x="{width / 2}" y="{height / 2}" class="tick" text-anchor="middle">no values</text></svg>'
+    frame = _frame([points for points in placed if points], width - 58, height)
+    heights = [(y, f"{10.0 ** y:.2g}") for y in ticks(*frame.y, most=5)] if log else None
+    parts = [head, _axes(frame, heights=heights)]
+    parts += [_polyline(frame, points, trail.kind) for trail, points in zip(trails, placed, strict=True) if points]
+    if placed[-1]:
+        x, y = frame.place(*placed[-1][-1])
+        last = trails[-1].points[-1][1]
+        label = number(last) if len(number(last)) < 8 else f"{last:.1e}"       # what there is room for
+        parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" class="last">{label}</text>')
+    return "".join(parts) + "</svg>"
+
+
+class Dot(NamedTuple):
+    """A point of a scatter chart; `text` is shown when it is pointed at."""
+
+    x: float
+    y: float
+    text: str
+    kind: str = "dot"          # "faint" or "top"
+
+
+def scatter_chart(title: str, dots: Sequence[Dot], *, log: bool = False, names: Sequence[str] | None = None,
+                  width: int = 560, height: int = 300) -> str:
+    """Dots, x by its logarithm or, with `names`, x counting these."""
+    head = (f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}">'
+            f'<text x="14" y="22" class="title">{html.escape(title)}</text>')
+    scale = math.log10 if log else float
+    points = [(scale(dot.x), dot.y) for dot in dots]
+    if not points:
+        return f'{head}<text x="{width / 2}" y="{height / 2}" class="tick" text-anchor="middle">no values</text></svg>'
+    xs = [x for x, _ in points] if names is None else [-0.5, len(names) - 0.5]
+    pad = 0.0 if names else 0.05 * (max(xs) - min(xs)) or 0.5
+    frame = _frame([points], width - 16, height)._replace(x=(min(xs) - pad, max(xs) + pad))
+    if names is not None:
+        labels = list(enumerate(names))
+    elif log:
+        labels = [(x, f"{10.0 ** x:.3g}") for x in ticks(*frame.x, most=6)]
+    else:
+        labels = None
+    parts = [head, _axes(frame, labels)]
+    for (px, py), dot in sorted(zip(points, dots, strict=True), key=lambda pair: pair[1].kind == "top"):
+        x, y = frame.place(px, py)
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if dot.kind == "top" else 3.5}" class="{dot.kind}">'
+                     f"<title>{html.escape(dot.text)}</title></circle>")
+    return "".join(parts) + "</svg>"
+
+
 def number(value: Any) -> str:
     """Four significant digits, thousands separated; a dash for what is no number."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -121,16 +184,20 @@ def _frame(lines: list[Points], width: float, height: float) -> _Frame:
     return _Frame(52, width, 38, height - 28, (min(0.0, min(xs)), right), (low - pad, high + pad))
 
 
-def _axes(frame: _Frame) -> str:
+def _axes(frame: _Frame, labels: Sequence[tuple[float, str]] | None = None,
+          heights: Sequence[tuple[float, str]] | None = None) -> str:
+    """Both axes; `labels` at places of x, `heights` at places of y, round numbers where there are none."""
     parts = []
-    for value in ticks(*frame.y, most=5):
+    if labels is None:
+        labels = [(value, short(value)) for value in ticks(*frame.x, most=6 if frame.right > 400 else 4)]
+    for value, label in heights or [(value, short(value)) for value in ticks(*frame.y, most=5)]:
         _, y = frame.place(frame.x[0], value)
         parts.append(f'<line x1="{frame.left}" x2="{frame.right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-                     f'<text x="{frame.left - 8}" y="{y + 4:.1f}" class="tick" text-anchor="end">{short(value)}</text>')
-    for value in ticks(*frame.x, most=6 if frame.right > 400 else 4):
+                     f'<text x="{frame.left - 8}" y="{y + 4:.1f}" class="tick" text-anchor="end">{label}</text>')
+    for value, label in labels:
         x, _ = frame.place(value, frame.y[0])
-        parts.append(f'<text x="{x:.1f}" y="{frame.bottom + 18}" class="tick" text-anchor="middle">{short(value)}'
-                     "</text>")
+        parts.append(f'<text x="{x:.1f}" y="{frame.bottom + 18}" class="tick" text-anchor="middle">'
+                     f"{html.escape(label)}</text>")
     parts.append(f'<line x1="{frame.left}" x2="{frame.right}" y1="{frame.bottom}" y2="{frame.bottom}" class="axis"/>')
     return "".join(parts)
 

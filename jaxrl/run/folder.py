@@ -30,10 +30,11 @@ from jaxrl.run.checkpoint import storage_error
 from jaxrl.run.files import shown, sync_directory, write_all, write_atomic
 from jaxrl.run.metrics import plain
 
-__all__ = ["SUMMARY_KEYS", "Lock", "create", "open_run", "read_summary", "safe_name", "write_atomic",
+__all__ = ["SUMMARY_KEYS", "Lock", "create", "is_pbt", "open_run", "read_summary", "safe_name", "write_atomic",
            "write_environment", "write_summary"]
 
 CONFIG, LOCK, SUMMARY, ENVIRONMENT = "config.yaml", ".lock", "summary.json", "environment.json"
+PBT = "pbt.yaml"                 # of runs of population-based training
 SUMMARY_KEYS = ("status", "algo", "env", "num_seeds", "total_steps", "env_steps_all", "seconds", "compile_seconds",
                 "steps_per_second", "eval_returns", "eval_iqm", "eval_ci95", "train_returns", "best_step", "error")
 STATUSES = ("completed", "interrupted", "diverged", "failed")
@@ -106,6 +107,11 @@ def open_run(path: Path | str) -> Path:
     listed = ", ".join(shown(found) for found in near[:5])
     raise UserError(f"{shown(run)} is not a run (no {CONFIG}).",
                     f"Runs here: {listed}" if near else "There are no runs here: jaxrl train makes one.")
+
+
+def is_pbt(path: str | Path) -> bool:
+    """Whether a run is one of population-based training."""
+    return (Path(path) / PBT).is_file()
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import backend
@@ -22,53 +21,72 @@ from jaxrl import config as configs
 from jaxrl.config.settings import RunConfig
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import Learner, build
-from jaxrl.errors import Interrupted, RunError, UserError
-from jaxrl.evaluate import bootstrap_ci, iqm, make_evaluate
-from jaxrl.population.members import Members, Population
+from jaxrl.errors import Interrupted, RunError, UserError, reason
+from jaxrl.evaluate import bootstrap_ci, iqm
+from jaxrl.population import memory
+from jaxrl.population.members import Members, Population, on_host
 from jaxrl.run import checkpoint, folder, metrics, report
+from jaxrl.run.learners import (
+    PERIODIC,
+    TRAIN,
+    check_memory,
+    member_keys,
+    open_members,
+    spread,
+    stored_state,
+    warm_start,
+)
 from jaxrl.run.plan import Plan, plan, settle, updates
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.run.signals import Signals
 from jaxrl.run.tensorboard import TensorBoard
-from jaxrl.types import TrainState
 
-TRAIN, PERIODIC, FINAL = range(3)                 # key streams: learning, evaluations of a run, `jaxrl eval`
+MOST_NAMED = 8                                    # members in one message
 EPISODES = ("episodes", "return_mean", "length_mean")      # metrics of the driver; the others are the learner's
-RESUMABLE = {"total_steps", "stop_return", "keep", "eval_episodes", "device", "num_devices", "quiet", "json", "debug",
-             "profile"}                           # what may change when a run goes on
+RESUMABLE = {"total_steps", "stop_return", "keep", "checkpoint_replay", "eval_episodes", "device", "num_devices",
+             "workers", "address", "quiet", "json", "debug", "profile"}      # what may change when a run goes on
 
 
-def train(config: RunConfig, reporter: Reporter | None = None, command: Sequence[str] | None = None) -> Path:
-    """Train from the start; -> the run folder. Raises UserError, RunError (failed, diverged) or Interrupted (saved)."""
+def train(config: RunConfig, reporter: Reporter | None = None, command: Sequence[str] | None = None, *,
+          session: Callable[..., Session] | None = None) -> Path:
+    """Train from the start; -> the run folder. Raises UserError, RunError (failed, diverged) or Interrupted (saved).
+
+    session: what makes the Session, for runs that do more between chunks.
+    """
     backend.prepare(config.settings.device)
     learner = build(config)
     settled = settle(config, learner.runner.steps_per_update)
-    backend.devices(config.settings.num_devices)     # what cannot be is said before there is a folder
+    check_memory(config, learner)                    # what cannot be is said before there is a folder
     agent = warm_start(config, learner)
-    run, lock = folder.create(config.env.name, config.algo, config.settings.out)
-    with lock, Session(run, settled, learner, reporter or Silent()) as session:
-        session.describe(command)
-        total = session.plan.total * session.members.steps_per_update
-        if total != config.settings.total_steps:
-            session.reporter.note(f"total_steps={config.settings.total_steps:,} is rounded up to {total:,}: updates "
-                                  f"take {session.members.steps_per_update:,} steps each")
-        session.go(lambda: session.start(agent))
+    with open_members(settled, learner) as members:
+        run, lock = folder.create(config.env.name, config.algo, config.settings.out)
+        with lock, (session or Session)(run, settled, learner, reporter or Silent(), members=members) as running:
+            running.describe(command)
+            each = running.members.steps_per_update
+            if (total := running.plan.total * each) != config.settings.total_steps:
+                running.reporter.note(f"total_steps={config.settings.total_steps:,} is rounded up to {total:,}: "
+                                      f"updates take {each:,} steps each")
+            running.go(lambda: running.start(agent))
     return run
 
 
 def resume(path: str | Path, overrides: Iterable[str] = (), reporter: Reporter | None = None, *,
-           step: int | None = None, command: Sequence[str] | None = None) -> Path:
-    """Go on from a checkpoint (default: the last) to total_steps; -> the run folder."""
+           step: int | None = None, command: Sequence[str] | None = None,
+           session: Callable[..., Session] | None = None) -> Path:
+    """Go on from a checkpoint (default: the last) to total_steps; -> the run folder. session: as for `train`."""
     run = folder.open_run(path)
     with locked(run):
         config = configs.from_file(run / folder.CONFIG, resumable(overrides))
         backend.prepare(config.settings.device)
         learner = build(config)
+        check_memory(config, learner)                # before the arrays are read
         arrays, meta = checkpoint.load(run, step, first=config.settings.checkpoint_every)
-        with Session(run, config, learner, reporter or Silent(), meta=meta) as session:
-            session.restore(arrays, rewind=step is not None)
-            session.describe(command)
-            session.go()
+        with open_members(config, learner, layout=meta["layout"]) as members, \
+                (session or Session)(run, config, learner, reporter or Silent(), meta=meta, members=members) as going:
+            going.restore(arrays, rewind=step is not None)
+            del arrays                               # as large as the state, replay and all
+            going.describe(command)
+            going.go()
     return run
 
 
@@ -91,65 +109,22 @@ def resumable(overrides: Iterable[str]) -> list[str]:
     return overrides
 
 
-def member_keys(seed: int, count: int, stream: int, step: int = 0) -> jax.Array:
-    """One key [count] per member: its own stream for every purpose."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(count))
-
-
-def make_members(config: RunConfig, learner: Learner, *, episodes: int,
-                 layout: dict[str, Any] | None = None) -> Members:
-    """The population of a config on this process's devices. layout: that of a stored run."""
-    play = make_evaluate(learner.agent, learner.env, learner.params, episodes)
-    evaluate = lambda state, key: play(learner.agent.actor(state), key)
-    devices = backend.devices(config.settings.num_devices)
-    stored = layout or {}
-    return Members(learner.runner, config.settings.num_seeds, devices, size=stored.get("block_size"),
-                   devices_each=stored.get("shards"), share=config.settings.num_devices is not None, evaluate=evaluate)
-
-
-def spread(config: RunConfig) -> Any:
-    """The hyperparameters of every member, leaves [num_seeds]."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.settings.num_seeds,)), hypers(config.agent))
-
-
-def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarray]) -> TrainState:
-    """The arrays of a checkpoint as the members' state. Raises UserError where they do not fit the config."""
-    keys = member_keys(config.settings.seed, config.settings.num_seeds, TRAIN)
-    return checkpoint.unflatten(members.template(keys, spread(config)), arrays)
-
-
-def stored_agent(config: RunConfig, learner: Learner, arrays: dict[str, np.ndarray]) -> Any:
-    """The arrays agent/... of a checkpoint as the members' agent state [num_seeds, ...]."""
-    keys = member_keys(config.settings.seed, config.settings.num_seeds, TRAIN)
-    template = jax.eval_shape(jax.vmap(learner.agent.init), keys, spread(config))
-    return checkpoint.unflatten(template, arrays, prefix="agent")
-
-
-def warm_start(config: RunConfig, learner: Learner) -> Any:
-    """The whole agent state of the run `init_from`, its only seed for all or seed for seed; None without one."""
-    s = config.settings
-    if s.init_from is None:
-        return None
-    arrays, _ = checkpoint.load(folder.open_run(s.init_from), only="agent/")
-    seeds = max((len(x) for x in arrays.values()), default=1)
-    if seeds not in (1, s.num_seeds):
-        raise UserError(f"init_from={s.init_from} has {seeds} seeds, this run has {s.num_seeds}. Use num_seeds={seeds}")
-    arrays = {name: np.repeat(x, s.num_seeds // seeds, axis=0) for name, x in arrays.items()}
-    return stored_agent(config, learner, arrays)
-
-
 class Session:
     """One process's work on one run, from its lock to its summary."""
 
-    def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, meta: dict | None = None):
-        s = config.settings
+    noun = "seed"                                # what a member is to the user
+
+    def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, *, members: Members,
+                 meta: dict | None = None):
+        """meta: that of the checkpoint that the run goes on from."""
         self.run, self.config, self.learner, self.reporter = run, config, learner, reporter
-        self.members = make_members(config, learner, layout=(meta or {}).get("layout"), episodes=s.eval_episodes)
+        self.members = members
+        self.need, self.shapes = check_memory(config, learner, self.members.size)     # while nothing is allocated
         self.plan: Plan = plan(config, self.members.steps_per_update)
         self.update = (meta or {}).get("update", 0)
         self.meta = meta or {}
         self.population: Population = []
+        self.hyper: Any = None                   # of the members, NumPy, leaves [members]
         self.metrics, self.evals = metrics.Rows(run, metrics.METRICS), metrics.Rows(run, metrics.EVALS)
         self.tensorboard: TensorBoard | None = None
         self.history: list[dict] = []            # rows of metrics.jsonl
@@ -182,6 +157,24 @@ class Session:
         """Environment steps done, per seed."""
         return self.update * self.members.steps_per_update
 
+    @property
+    def resumed_as(self) -> Path:
+        """What a user resumes: this run, or the folder of what it is a part of."""
+        return self.run
+
+    def keys(self, stream: int, step: int = 0) -> jax.Array:
+        """One key [members] for each member."""
+        s = self.config.settings
+        return member_keys(s.seed, s.num_seeds, stream, step)
+
+    def who(self, member: int) -> str:
+        """A member's name in messages."""
+        return f"{self.noun} {member + 1} of {self.members.count}"
+
+    def described(self, member: int) -> str:
+        """Its name, with the settings that are its own."""
+        return self.who(member)
+
     # ---------------------------------------------------------------- the beginning
 
     def describe(self, command: Sequence[str] | None) -> None:
@@ -195,26 +188,45 @@ class Session:
                   "count": len(self.members.devices)}
         folder.write_environment(self.run, command, device)
         s, m = self.config.settings, self.members
-        agent, envs = self.learner.agent, self.learner.runner.num_envs
-        state = jax.eval_shape(lambda: agent.init(jax.random.key(0), hypers(self.config.agent)))
-        parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        seeds = lambda n: f"{n} seed{'s' if n > 1 else ''}"
+        envs, parameters = self.learner.runner.num_envs, sum(x.size for x in jax.tree.leaves(self.shapes.agent.params))
+        seeds = lambda n: f"{n} {self.noun}{'s' if n > 1 else ''}"
         self.reporter.header({
             "algorithm": f"{self.config.algo}, {parameters:,} parameters, " + (
-                f"preset {s.preset}" if s.preset != "none" else "no preset"),
+                f"preset {s.preset}" if s.preset != "none" else "no preset") + self.changing(),
             "environment": f"{self.config.env.name}, {self.learner.spec.observation} -> {self.learner.spec.action}",
             "device": f"{len(m.devices)} x {device['kind']}, {m.blocks} x {seeds(m.size)}" + (
                 f", its environments on {m.shards} devices" if m.shards > 1 else ""),
             "training": f"{envs:,} environments x {self.plan.total * m.steps_per_update // envs:,} steps x "
                         f"{seeds(m.count)}",
+            "memory": str(self.need),
             "run": folder.shown(self.run)})
+        self._foresee_checkpoints()
 
-    def start(self, agent: Any = None) -> None:
-        """Fresh members, with the agent state [num_seeds, ...] of another run if one is given."""
-        s = self.config.settings
-        keys = member_keys(s.seed, s.num_seeds, TRAIN)
-        schedule = updates(s.schedule_steps, self.members.steps_per_update)
-        self.population = self.members.init(keys, spread(self.config), schedule)
+    def changing(self) -> str:
+        """For the header: which hyperparameters change, and how."""
+        schedule = self.config.schedule
+        return f"; by a schedule: {', '.join(schedule.values)}" if schedule else ""
+
+    def _foresee_checkpoints(self) -> None:
+        """A warning if the copy of a replay that is written may not fit on the host."""
+        m, whole = self.members, self.need.each * self.need.members
+        if not (self.config.settings.checkpoint_replay and jax.tree.leaves(self.shapes.replay)):
+            return
+        cpu = m.devices[0].platform == "cpu"
+        limit, free = backend.memory()
+        free = self.need.free - whole if cpu and self.need.free else free      # of a CPU's, with the members there
+        copies = (not cpu) + (m.blocks > 1)                      # off the device, and into one array of all blocks
+        if limit and copies * whole > free:
+            self.reporter.note(f"warning: the replay is part of checkpoints: writing them takes "
+                               f"{memory.size_text(copies * whole)} more of the host's memory, "
+                               f"{memory.size_text(max(free, 0))} are left. Try: checkpoint_replay=false")
+
+    def start(self, agent: Any = None, hyper: Any = None) -> None:
+        """Fresh members, with the agent state [num_seeds, ...] of another run if one is given; hyper: each member's own
+        hyperparameters, leaves [num_seeds], where they differ."""
+        schedule = updates(self.config.settings.schedule_steps, self.members.steps_per_update)
+        self.hyper = on_host(spread(self.config) if hyper is None else hyper)
+        self.population = self.members.init(self.keys(TRAIN), self.hyper, schedule)
         if agent is not None:
             state = self.members.to_host(self.population)
             self.population = self.members.from_host(state._replace(agent=agent))
@@ -222,15 +234,18 @@ class Session:
 
     def restore(self, arrays: dict[str, np.ndarray], *, rewind: bool) -> None:
         """The state, rows and clock of the checkpoint that `meta` belongs to. Raises UserError if all is done."""
-        state = stored_state(self.config, self.members, arrays)
+        whole = self.meta.get("replay", True)
+        state = stored_state(self.config, self.members, arrays, replay=whole)
         evals = metrics.read(self.run, metrics.EVALS)[: self.meta["eval_rows"]]
         if evals:
             self.returns = np.asarray(evals[-1]["returns"], np.float64)      # null becomes nan
             self.evaluated = self.update if evals[-1]["step"] == self.step else None
         for seed in np.flatnonzero(~np.asarray(state.alive)):
-            self.diverged[int(seed)] = f"seed {seed + 1} of {self.members.count} diverged before this resume"
+            self.diverged[int(seed)] = f"{self.who(int(seed))} diverged before this resume"
         self._check_unfinished()
-        self.population = self.members.from_host(state)
+        self.hyper, self.population = state.hyper, self.members.from_host(state)
+        if not whole:
+            self._empty_replays()
         if rewind:               # before the rows are cut: no checkpoint may count rows that are gone
             checkpoint.discard_after(self.run, self.meta["step"])
         for rows, name in ((self.metrics, "metric_rows"), (self.evals, "eval_rows")):
@@ -242,6 +257,13 @@ class Session:
         if {"shards": 1, **self.meta["layout"]} != self.layout():
             self.reporter.note("this is another layout (device kind, devices per seed or versions) than the run was "
                                "started on: it goes on, but not bit for bit")
+
+    def _empty_replays(self) -> None:
+        """Fresh ones for members whose checkpoint came without."""
+        self.population = self.members.empty_replays(self.population, self.keys(TRAIN), spread(self.config))
+        self.reporter.note("the replay is not in the checkpoint (checkpoint_replay=false): "
+                           f"{self.config.agent.warmup:,} steps are collected before learning goes on; this is not bit "
+                           "for bit what an uninterrupted run does")
 
     def _check_unfinished(self) -> None:
         """A run that was killed between its last checkpoint and its summary is not finished: resume writes that."""
@@ -280,7 +302,7 @@ class Session:
             raise
         except (Exception, KeyboardInterrupt) as error:
             with contextlib.suppress(Exception):
-                self.finish("failed", f"{type(error).__name__}: {error}")
+                self.finish("failed", reason(error))
             raise
         if status == "interrupted":
             self.finish(status, "stopped by a signal")
@@ -290,9 +312,8 @@ class Session:
             raise RunError(next(iter(self.diverged.values())), f"Try: {self._advice()}" if self._advice() else None)
 
     def _chunks(self) -> str:
-        s = self.config.settings
         if self.update < self.plan.total and not self._enough():
-            self.members.compile(self.population, member_keys(s.seed, s.num_seeds, PERIODIC))
+            self.members.compile(self.population, self.keys(PERIODIC))
         self.began = time.perf_counter()
         compiled = self.members.compile_seconds
         score = None
@@ -301,13 +322,15 @@ class Session:
                 began = time.perf_counter()
                 self.save(score)
                 self.reporter.note(f"saved step {self.step:,} in {time.perf_counter() - began:.1f} s. "
-                                   f"Continue: jaxrl resume {shlex.quote(folder.shown(self.run))}")
+                                   f"Continue: jaxrl resume {shlex.quote(folder.shown(self.resumed_as))}")
                 return "interrupted"
+            self.before_chunk()
             end = self.plan.next(self.update)
             with self._profile():
                 self.population, values = self.members.advance(self.population, end - self.update)
             self._log(end - self.update, end, values, self.members.compile_seconds - compiled)
             self.update = end
+            self._go_on_without()
             score = self.evaluate() if self.plan.due(self.plan.evaluate, end) else None
             if len(self.diverged) == self.members.count:
                 self.save(None)
@@ -316,6 +339,12 @@ class Session:
             if top or self._enough() or self.plan.due(self.plan.checkpoint, end):
                 self.save(score)
         return "completed"
+
+    def before_chunk(self) -> None:
+        """What happens between chunks, on the host: hyperparameters change, where a schedule says so."""
+        if self.update in self.plan.changes:
+            itself, self.hyper = np.arange(self.members.count), on_host(spread(self.config, self.step))
+            self.population = self.members.copy(self.population, itself, self.hyper)
 
     def _enough(self) -> bool:
         """Whether these very parameters were evaluated, and every seed that is alive reached stop_return."""
@@ -331,7 +360,7 @@ class Session:
         elapsed = self.seconds + time.perf_counter() - self.began - compile_seconds
         before = self.history[-1]["seconds"] if self.history else 0.0
         rate = count * m.steps_per_update * m.count / max(elapsed - before, 1e-9)
-        bad = values.pop("nonfinite")
+        bad, values["episodes"] = values.pop("nonfinite"), np.nan_to_num(values["episodes"])
         step = end * m.steps_per_update
         row = {"step": step, "seconds": elapsed, "steps_per_second": rate, **values}
         self.metrics.append(row)
@@ -345,14 +374,37 @@ class Session:
                                values["return_mean"] if np.any(values["episodes"]) else None, elapsed)
 
     def _note_divergence(self, seed: int, what: str) -> None:
-        block, place = divmod(seed, self.members.size)
-        at = (int(self.population[block].progress.update[place]) + 1) * self.members.steps_per_update
-        who = f"seed {seed + 1} of {self.members.count}"
+        done = self.members.to_host(self.population, replay=False).progress.update[seed]
+        at = (int(done) + 1) * self.members.steps_per_update
         going = "; the others go on" if len(self.diverged) + 1 < self.members.count else ""
-        self.diverged[seed] = (f"training diverged: {what} is not finite at step {at:,} ({who}{going}). "
+        self.diverged[seed] = (f"training diverged: {what} is not finite at step {at:,} ({self.who(seed)}{going}). "
                                "State before it is saved.")
         if going:                                # else the run ends, and says so
             self.reporter.note(f"warning: {self.diverged[seed]}")
+
+    def _go_on_without(self) -> None:
+        """Where the environment of a block raised, its members are lost: dead ones take their place."""
+        if not self.members.raised:
+            return
+        for member, what in self._note_raised("Lost, with what was learned").items():
+            self.diverged[member] = f"{self.who(member)} was lost at step {self.step:,}: {what}"
+        self.population = self.members.without(self.population, self.members.raised, self.keys(TRAIN, self.step),
+                                               self.hyper)
+
+    def _note_raised(self, consequence: str) -> dict[int, str]:
+        """Member that was alive -> what its block just raised, of which a note tells. debug=true: that is raised."""
+        m, found = self.members, {}
+        for block, error in m.raised.items():
+            if self.config.settings.debug:
+                raise error
+            members = [i for i in range(block * m.size, min((block + 1) * m.size, m.count)) if i not in self.diverged]
+            what = reason(error)
+            if members:
+                more = f" and {len(members) - MOST_NAMED} more" if len(members) > MOST_NAMED else ""
+                named = ", ".join(map(self.described, members[:MOST_NAMED])) + more
+                self.reporter.note(f"warning: {what}. {consequence}: {named}; the others go on")
+            found |= dict.fromkeys(members, what)
+        return found
 
     def _advice(self) -> str:
         return ", ".join(f"algo.{n}" for n in ("max_grad_norm", "learning_rate") if hasattr(self.config.agent, n))
@@ -368,10 +420,9 @@ class Session:
 
     def evaluate(self) -> float:
         """Greedy returns of the parameters as they are now: a row of evals.jsonl; -> their IQM over seeds."""
-        s = self.config.settings
-        keys = member_keys(s.seed, s.num_seeds, PERIODIC, self.update)
-        self.returns = self.members.evaluate(self.population, keys).astype(np.float64)
+        self.returns = self.members.evaluate(self.population, self.keys(PERIODIC, self.update)).astype(np.float64)
         self.evaluated = self.update
+        self._note_raised("Not evaluated")
         row = {"step": self.step, "returns": self.returns}
         self.evals.append(row)
         self.tensorboard.evaluation(row)
@@ -382,9 +433,10 @@ class Session:
         with self.signals.held():
             self.metrics.sync()
             self.evals.sync()
-            arrays = checkpoint.flatten(self.members.to_host(self.population))
+            left_out = not self.config.settings.checkpoint_replay and hasattr(self.config.agent, "replay_capacity")
+            arrays = checkpoint.flatten(self.members.to_host(self.population, replay=not left_out))
             meta = {"layout": self.layout(), "update": self.update, "metric_rows": self.metrics.rows,
-                    "eval_rows": self.evals.rows}
+                    "eval_rows": self.evals.rows, **({"replay": False} if left_out else {})}
             checkpoint.save(self.run, self.step, arrays, meta, keep=self.config.settings.keep, score=score)
 
     # ---------------------------------------------------------------- the end

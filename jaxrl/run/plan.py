@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 from jaxrl.config.settings import RunConfig
@@ -11,17 +12,18 @@ LONGEST = 256                                # updates between rows: a signal wa
 
 
 class Plan(NamedTuple):
-    """Counted in updates."""
+    """Counted in updates. changes: after which the hyperparameters change, ascending."""
 
     total: int
     log: int
     evaluate: int
     checkpoint: int
+    changes: tuple[int, ...] = ()
 
     def next(self, update: int) -> int:
         """The end of the chunk that starts at `update`."""
         following = (update - update % every + every for every in (self.log, self.evaluate, self.checkpoint))
-        return min(self.total, *following)
+        return min(self.total, *following, *(change for change in self.changes if change > update))
 
     def due(self, every: int, update: int) -> bool:
         """Whether what happens every `every` updates happens after `update` updates; all does at the end."""
@@ -34,7 +36,10 @@ def updates(steps: int, steps_per_update: int) -> int:
 
 
 def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
-    """`config` with every interval that was left open filled in, in environment steps of whole updates."""
+    """`config` with what was left open filled in: every interval, in environment steps of whole updates, and the size
+    of a strategy's blocks, on which the bits of a run depend."""
+    if getattr(config.agent, "block_size", 0) is None:
+        config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, block_size=config.agent.size))
     s = config.settings
     total = updates(s.total_steps, steps_per_update)
     every = lambda steps, count, most: steps_per_update * (
@@ -49,5 +54,6 @@ def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
 def plan(config: RunConfig, steps_per_update: int) -> Plan:
     """The plan of a settled config."""
     s = config.settings
-    return Plan(*(updates(steps, steps_per_update)
-                  for steps in (s.total_steps, s.log_every, s.eval_every, s.checkpoint_every)))
+    whole = lambda steps: updates(steps, steps_per_update)
+    changes = sorted({whole(step) for step in config.schedule.steps[1:]}) if config.schedule else ()
+    return Plan(*map(whole, (s.total_steps, s.log_every, s.eval_every, s.checkpoint_every)), tuple(changes))

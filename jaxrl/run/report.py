@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl.run import metrics
+from jaxrl.run import lineage, metrics
 from jaxrl.run.chart import Curve, average, line_chart, number
 from jaxrl.run.checkpoint import storage_error
 from jaxrl.run.files import shown, write_atomic
@@ -42,13 +42,18 @@ svg .title { font-size: 13px; font-weight: 600; fill: var(--ink); }
 svg .last { font-size: 12px; font-weight: 600; fill: var(--line); }
 svg .grid { stroke: var(--rule); } svg .axis { stroke: var(--soft); }
 svg polyline { fill: none; stroke: var(--line); stroke-linejoin: round; }
-svg .seed { stroke-width: 1; opacity: .32; } svg .mean { stroke-width: 2.2; } svg .dot { fill: var(--line); }
+svg .seed { stroke-width: 1; opacity: .32; } svg .mean { stroke-width: 2.2; }
+svg .copy { stroke-width: 1; opacity: .45; stroke-dasharray: 3 3; }
+svg .best { stroke: var(--good); stroke-width: 2.4; }
+svg .dot { fill: var(--line); }
+svg .faint { fill: var(--line); opacity: .45; } svg .top { fill: var(--good); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { font-weight: 500; color: var(--soft); white-space: nowrap; width: 1%; padding-right: 24px; }
 td { overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 10px; padding: 14px 16px; overflow: auto; font-size: 13px; margin: 0;
       max-height: 560px; }
+.wide { overflow-x: auto; } .wide td, .wide th { white-space: nowrap; width: auto; padding-right: 20px; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 0 32px; }
 .error { border-left: 3px solid var(--bad); padding: 6px 14px; background: var(--panel); }
 @media (max-width: 560px) { .charts, .columns { grid-template-columns: 1fr; } body { padding: 20px 14px; } }
@@ -77,22 +82,27 @@ def page(run: Path) -> str:
     name = f"{summary.get('algo') or 'run'} on {summary.get('env') or run.absolute().name}"
     small = [line_chart(key, _column(rows, key), 300, 170, mean_only=True) for key in _other(rows)[:_MOST_SMALL]]
     quoted = shlex.quote(shown(run))
-    return "".join([
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>",
+    return document(name, [
         f"<h1>{html.escape(name)}</h1>", _badge(summary), f'<div class="soft">{html.escape(shown(run))}</div>',
         f'<p class="error">{html.escape(str(summary["error"]))}</p>' if summary.get("error") else "",
         _facts(summary), '<h2>Learning curves <span class="soft">over environment steps per seed</span></h2>',
         '<div class="charts">', line_chart("Return in training", _column(rows, "return_mean")),
-        line_chart("Return in evaluation (greedy)", _evaluations(evals)), "</div>",
+        line_chart("Return in evaluation (greedy)", _evaluations(evals)), "</div>", lineage.section(run),
         f'<h2>Other metrics</h2><div class="charts small">{"".join(small)}</div>' if small else "",
         '<div class="columns"><section><h2>Summary</h2>', _table(summary.items()), "</section>",
         "<section><h2>Environment</h2>", _table(_launch(environment)), "</section></div>",
         f"<h2>Config</h2><pre>{html.escape(config)}</pre>" if config else "",
-        f"<h2>Repeat</h2><pre>{html.escape(_commands(quoted))}</pre></body></html>\n",
+        f"<h2>Repeat</h2><pre>{html.escape(_commands(quoted))}</pre>",
     ])
+
+
+def document(name: str, parts: Iterable[str]) -> str:
+    """A page in this style, from escaped parts of HTML."""
+    return "".join([
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
 
 
 def _commands(quoted: str) -> str:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from envs_jax.wrappers import Wrapper
+from jaxrl.blocks.policy_gradient import PolicyGradientConfig
 from jaxrl.registry import algorithm, algorithms
 from tests import reference
 from tests.algos.helpers import SMALL, train, values
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-ON_POLICY = [name for name in algorithms() if algorithm(name).experience == "on_policy"]
+POLICY_GRADIENTS = [name for name in algorithms() if issubclass(algorithm(name).config, PolicyGradientConfig)]
 COMMON = {"num_envs": 16, "rollout_length": 16, "learning_rate": 0.01, "learning_rate_end": 0.02, "lam": 0.9,
           "entropy_weight": 0.0, "network": SMALL}
 OWN = {"ppo": {}, "a2c": {"updates": 400}, "pg": {"updates": 400}}        # an algorithm without a line here fails
@@ -38,7 +39,7 @@ class Fatal(Wrapper):
         return obs, state, jnp.where(info["illegal"] > 0, jnp.nan, reward), terminated, truncated, info
 
 
-@pytest.fixture(params=ON_POLICY)
+@pytest.fixture(params=POLICY_GRADIENTS)
 def algo(request):
     return request.param
 

@@ -8,6 +8,7 @@ import pytest
 from envs_jax import spaces
 from envs_jax.core import EnvSpec, Input
 from jaxrl.blocks.networks import NetworkConfig, actor_critic, encode, example
+from tests.compiled import compiled
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 VECTOR = EnvSpec(spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2))
@@ -21,7 +22,7 @@ def inputs_of(rng, spec=VECTOR, first=None):
 
 
 def test_dense_layers_are_the_numpy_ones(rng):
-    network = actor_critic(NetworkConfig(hidden=(8, 5)), VECTOR)
+    network = compiled(actor_critic)(NetworkConfig(hidden=(8, 5)), VECTOR)
     params, inputs = network.init(jax.random.key(0)), inputs_of(rng)
     policy, value = network.both(params, (), inputs)
 
@@ -38,7 +39,7 @@ def test_dense_layers_are_the_numpy_ones(rng):
 
 def test_initial_gains(rng):
     """Orthogonal: sqrt 2 hidden, 0.01 policy, 1 value; biases 0."""
-    params = actor_critic(NetworkConfig(hidden=(8, 8)), VECTOR).init(jax.random.key(1))
+    params = compiled(actor_critic)(NetworkConfig(hidden=(8, 8)), VECTOR).init(jax.random.key(1))
     gains = {"dense_0": 2**0.5, "dense_1": 2**0.5}
     for part, head, scale in (("actor", "policy", 0.01), ("critic", "value", 1.0)):
         layers = {**params[part]["trunk"]["params"]["torso"], "head": params[part][head]["params"]["head"]}
@@ -50,7 +51,7 @@ def test_initial_gains(rng):
 
 @pytest.mark.parametrize("recurrent", ["gru", "lstm"])
 def test_a_recurrent_network_forgets_at_the_start_of_an_episode(recurrent, rng):
-    network = actor_critic(NetworkConfig(hidden=(5,), recurrent=recurrent, recurrent_size=7), VECTOR)
+    network = compiled(actor_critic)(NetworkConfig(hidden=(5,), recurrent=recurrent, recurrent_size=7), VECTOR)
     params = network.init(jax.random.key(0))
     first = np.zeros((T, B), bool)
     first[3, 1] = True
@@ -74,7 +75,7 @@ def test_a_recurrent_network_forgets_at_the_start_of_an_episode(recurrent, rng):
 @pytest.mark.parametrize("recurrent", ["none", "gru", "lstm"])
 def test_values_of_what_really_followed(recurrent, rng):
     """V(final_input[t]) is the value that one more step from the carry after step t would give."""
-    network = actor_critic(NetworkConfig(hidden=(5,), recurrent=recurrent, recurrent_size=7), VECTOR)
+    network = compiled(actor_critic)(NetworkConfig(hidden=(5,), recurrent=recurrent, recurrent_size=7), VECTOR)
     params, inputs, final = network.init(jax.random.key(0)), inputs_of(rng), inputs_of(rng)
     value, following = network.values(params, network.carry(B), inputs, final)
     np.testing.assert_allclose(value, network.both(params, network.carry(B), inputs)[1], atol=1e-6)
@@ -85,7 +86,7 @@ def test_values_of_what_really_followed(recurrent, rng):
 
 def test_cnn_and_shared_trunk(rng):
     spec = EnvSpec(spaces.Box(0.0, 1.0, (7, 7, 2)), spaces.Discrete(3))
-    network = actor_critic(NetworkConfig(torso="cnn", channels=(4, 6), hidden=(8,), shared=True), spec)
+    network = compiled(actor_critic)(NetworkConfig(torso="cnn", channels=(4, 6), hidden=(8,), shared=True), spec)
     params, inputs = network.init(jax.random.key(0)), inputs_of(rng, spec)
     policy, value = network.both(params, (), inputs)
     assert policy.logits.shape == (T, B, 3) and value.shape == (T, B)
@@ -103,13 +104,13 @@ def test_dict_discrete_and_multidiscrete_observations():
     want = [[0, 0, 1, 0, 1, 2, 3, 1, 0, 0, 1], [1, 0, 0, 4, 5, 6, 7, 0, 1, 0, 1]]
     np.testing.assert_array_equal(encode(space, x, 1), want)
     spec = EnvSpec(space, spaces.Discrete(2))
-    network = actor_critic(NetworkConfig(hidden=(4,)), spec)
+    network = compiled(actor_critic)(NetworkConfig(hidden=(4,)), spec)
     assert network.both(network.init(jax.random.key(0)), (), example(spec, (T, B)))[1].shape == (T, B)
 
 
 def test_previous_action_and_reward_are_read_only_if_asked(rng):
     for previous in (False, True):
-        network = actor_critic(NetworkConfig(hidden=(8,), previous=previous), VECTOR)
+        network = compiled(actor_critic)(NetworkConfig(hidden=(8,), previous=previous), VECTOR)
         params, inputs = network.init(jax.random.key(0)), inputs_of(rng)
         other = inputs._replace(prev_reward=inputs.prev_reward + 1.0)
         a, b = (network.both(params, (), network.reads(x))[1] for x in (inputs, other))
@@ -118,8 +119,8 @@ def test_previous_action_and_reward_are_read_only_if_asked(rng):
 
 
 def test_bfloat16_keeps_float32_parameters_and_outputs(rng):
-    network = actor_critic(NetworkConfig(hidden=(32,), compute_dtype="bfloat16"), VECTOR)
-    exact = actor_critic(NetworkConfig(hidden=(32,)), VECTOR)
+    network = compiled(actor_critic)(NetworkConfig(hidden=(32,), compute_dtype="bfloat16"), VECTOR)
+    exact = compiled(actor_critic)(NetworkConfig(hidden=(32,)), VECTOR)
     params, inputs = network.init(jax.random.key(0)), inputs_of(rng)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     (policy, value), (_, want) = network.both(params, (), inputs), exact.both(params, (), inputs)

@@ -326,7 +326,8 @@ def test_the_levels_are_told_by_the_size(count):
 
 
 def test_find(worn_tree):
-    find, tree_of = jax.jit(tree.find), jax.jit(lambda leaves: tree.set_range(tree.init(len(leaves)), 0, leaves))
+    find, tree_of = (jax.jit(lambda sums, mass: tree.find(sums, mass)[0]),
+                     jax.jit(lambda leaves: tree.set_range(tree.init(len(leaves)), 0, leaves)))
     four = tree_of(np.array([1, 2, 3, 4], "f4"))
     np.testing.assert_array_equal(find(four, np.array([0.5, 1.5, 3.5, 6.5], "f4")), [0, 1, 2, 3])
     np.testing.assert_array_equal(find(four, np.array([0, 1, 3, 6, 10, 99], "f4")), [0, 1, 2, 3, 3, 3])
@@ -334,7 +335,8 @@ def test_find(worn_tree):
     np.testing.assert_array_equal(find(some, np.array([0, 0.5, 1, 2], "f4")), [2, 4, 4, 4])
     leaves = np.asarray(tree.leaves(worn_tree)).astype(float)
     mass = np.random.default_rng(0).random(1000).astype("f4") * np.asarray(tree.total(worn_tree))
-    found = np.asarray(find(worn_tree, mass))
+    found, values = (np.asarray(x) for x in jax.jit(tree.find)(worn_tree, mass))
+    np.testing.assert_array_equal(values, np.asarray(tree.leaves(worn_tree))[found])
     below = np.concatenate([[0.0], leaves.cumsum()])
     assert (below[found] - 1e-3 < mass).all() and (mass < below[found + 1] + 1e-3).all()
 
@@ -457,7 +459,7 @@ def test_a_donated_replay_is_never_copied(full_compile, seeds):
         state = replay.insert(state, row(lead=(4,)))
         batch = replay.sample(state, key, 16, gamma=0.9, beta=0.4)
         bright = batch.next_input.obs.mean(axis=(1, 2, 3)) + batch.start.input.obs.mean(axis=(1, 2, 3))
-        return replay.update(state, batch.index, batch.reward + bright, alpha=0.6), bright
+        return replay.update(state, batch.index, batch.reward + bright, alpha=0.6), bright * batch.weight
 
     def run(state, keys):
         return jax.lax.scan(turn, state, keys)
@@ -512,5 +514,5 @@ def test_flashbax_holds_the_same(rng, their_promotion):
     begins = lambda their: their.experience[:, 0].tolist()
     other = theirs.set_priorities(other, their.indices, jnp.array([by_start[start] for start in begins(their)]))
     their = draw(other, jax.random.key(0))
-    leaf = dict(zip(first[0, once].tolist(), tree.get(state.memory.sums, number) / tree.total(state.memory.sums)))
+    leaf = dict(zip(first[0, once].tolist(), tree.leaves(state.memory.sums)[number] / tree.total(state.memory.sums)))
     np.testing.assert_allclose(their.probabilities, [leaf[start] for start in begins(their)], rtol=1e-4)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl import config
-from jaxrl.cli import doctor
+from jaxrl import backend, config
 from jaxrl.cli.main import main
 
 TINY = ["algo=ppo", "env=probe-both", "preset=none", "total_steps=1000", "eval_episodes=8", "num_seeds=2",
@@ -94,14 +93,14 @@ def test_doctor_reports_a_learner_that_does_not_learn(monkeypatch, capsys):
 
 
 def test_memory_is_what_the_control_group_leaves(tmp_path, monkeypatch):
-    limit, free = doctor.memory()
+    limit, free = backend.memory()
     assert 0 < free <= limit
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    monkeypatch.setattr(doctor, "_cgroups", lambda: [tmp_path])
-    assert doctor.memory() == (1_000_000, 600_000)
+    monkeypatch.setattr(backend, "_cgroups", lambda: [tmp_path])
+    assert backend.memory() == (1_000_000, 600_000)
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor.memory()[0] == limit
+    assert backend.memory()[0] == limit
 
 
 def test_a_hydra_script_of_ones_own(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxrl import registry
-from jaxrl.run import loop
+from jaxrl.run import learners
 from tests.run.helpers import static_part
 
 
@@ -15,7 +15,7 @@ def made_members():
 @pytest.fixture
 def shared(quick_compile, made_members, monkeypatch):
     """Equal learners share their compiled programs, whichever run they are of."""
-    make = loop.make_members
+    make = learners.make_members
 
     def shared(config, learner, *, layout=None, episodes):
         s, stored = config.settings, layout or {}
@@ -25,7 +25,7 @@ def shared(quick_compile, made_members, monkeypatch):
             made_members[key] = make(config, learner, layout=layout, episodes=episodes)
         return made_members[key]
 
-    monkeypatch.setattr(loop, "make_members", shared)
+    monkeypatch.setattr(learners, "make_members", shared)
 
 
 @pytest.fixture

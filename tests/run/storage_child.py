@@ -185,11 +185,10 @@ def crowd(base: Path) -> list[list[str]]:
 def hold(base: Path) -> None:
     """Holds a run, with a forked child that must not keep the lock, until killed."""
     lock = folder.Lock(base)
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:                                   # here, what was registered for after a fork is done
+        print(json.dumps([os.getppid(), os.getpid()]), flush=True)
         time.sleep(30)
         os._exit(0)
-    print(json.dumps([os.getpid(), child]), flush=True)
     time.sleep(30)
     lock.release()
 

@@ -7,15 +7,17 @@ import json
 import os
 import warnings
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 import jaxrl
+from jaxrl import config as configs
 from jaxrl.config.settings import EnvConfig
 from jaxrl.errors import RunError, UserError
 from jaxrl.evaluate import bootstrap_ci, iqm
-from jaxrl.run import checkpoint, folder, loop, metrics
+from jaxrl.run import checkpoint, folder, learners, loop, metrics
 from jaxrl.run.loop import resume, train
 from jaxrl.run.plan import Plan, plan, settle
 from tests.run.helpers import (
@@ -63,6 +65,20 @@ def test_intervals_are_chosen_once_and_kept():
     short = plan(settle(tiny(1, total_steps=1, log_every=None, eval_every=None, checkpoint_every=None), UPDATE), UPDATE)
     assert short == Plan(1, 1, 1, 1)
     assert settle(tiny(10**6, log_every=None), UPDATE).settings.log_every == 256 * UPDATE      # a signal's longest wait
+
+
+def test_blocks_of_candidates_are_chosen_once_and_kept(monkeypatch):
+    """The bits depend on them: a worker or a later process on another kind of device cuts as the first one did."""
+    words = ["algo=es", "env=cartpole", "preset=none", "algo.population=4096", "env.time_limit=10"]
+    asked = jaxrl.compose(words)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    settled = settle(asked, UPDATE)
+    assert asked.agent.block_size is None and settled.agent.block_size == 1024
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert asked.agent.size == 128
+    kept = configs.from_values(configs.to_plain(settled))
+    assert jaxrl.make_runner(kept).size == settle(kept, UPDATE).agent.block_size == 1024
+    assert settle(jaxrl.compose([*words, "algo.block_size=64"]), UPDATE).agent.block_size == 64
 
 
 def test_chunks_end_where_something_is_due():
@@ -167,10 +183,10 @@ def test_the_best_holds_what_was_scored(tmp_path, monkeypatch):
     row = next(row for row in rows(run, metrics.EVALS) if row["step"] == top)
     assert score == meta["score"] == 5.0
     learner = loop.build(config)
-    members = loop.make_members(config, learner, layout=meta["layout"], episodes=6)
-    template = members.template(loop.member_keys(0, 3, loop.TRAIN), loop.spread(config))
+    members = learners.make_members(config, learner, layout=meta["layout"], episodes=6)
+    template = members.template(learners.member_keys(0, 3, learners.TRAIN), learners.spread(config))
     population = members.from_host(checkpoint.unflatten(template, arrays))
-    keys = loop.member_keys(0, 3, loop.PERIODIC, meta["update"])
+    keys = learners.member_keys(0, 3, learners.PERIODIC, meta["update"])
     assert members.evaluate(population, keys).tolist() == row["returns"]
 
 

@@ -71,7 +71,7 @@ def test_no_space_for_rows(tmp_path, name):
     assert error.value.exit_code == 1
     assert str(error.value).startswith(f"no space left writing {run}/{name}.jsonl (needs 1 kB, ")
     assert str(error.value).endswith(f"The last checkpoint, 128, is intact. Free space, then: jaxrl resume {run}")
-    assert status(run) == "failed" and folder.read_summary(run)["error"].startswith("RunError: no space left")
+    assert status(run) == "failed" and folder.read_summary(run)["error"].startswith("no space left")
     assert whole_rows(run) == (3 if name == "metrics" else 4)
     resume(run)
     assert status(run) == "completed" and len(rows(run)) == 6
@@ -236,6 +236,7 @@ def odd(tmp_path, cache, how):
     return run, out, err
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal(tmp_path, cache):
     run, out, err = odd(tmp_path, cache, "dumb")
     assert "\x1b" not in out + err and (out + err).isascii()

@@ -189,11 +189,14 @@ def test_a_process_that_compiles(tmp_path, signals, code):
     """Right after the header, with nothing in the compilation cache."""
     run = tmp_path / "run"
     child = process(tmp_path / "empty", "train", *words(1000, **LONG), f"out={run}")
-    head = [child.stderr.readline() for _ in range(5)]
-    assert head[-1].split() == ["run", str(run)]
-    for one in signals:
-        child.send_signal(one)
-        time.sleep(0.3)
+    while (line := child.stderr.readline()).split()[:1] != ["run"]:
+        assert line, "ended before its header was whole"
+    assert line.split() == ["run", str(run)]
+    child.send_signal(signals[0])
+    if len(signals) > 1:                         # not before the first was heard: two that wait are one
+        while not (line := child.stderr.readline()).startswith("stopping:"):
+            assert line, "ended by one signal"
+        child.send_signal(signals[1])
     code_seen, _, err = ended(child)
     assert code_seen == code and status(run) == "interrupted" and "Traceback" not in err, err
     assert ("saved step 0 in" in err) == (len(signals) == 1)

@@ -29,7 +29,8 @@ class Replay(NamedTuple):
     from, which is exact and loses one transition per time limit.
 
     init      (row [N, ...], capacity, carry [N, ...] = ()) -> State       capacity: environment steps, rounded down
-    insert    (State, rows [T, N, ...], carry [N, ...] = ()) -> State      carry: before the first of them
+    insert    (State, rows [T, N, ...], carry [N, ...] = ()) -> State      carry: before the first of them; transitions
+                                                                           do not keep it
     available (State) -> int32                                             items that may be drawn, 0 at first
     sample    (State, key, batch_size, gamma=, beta=) -> batch             sequences need no gamma, uniform no beta
     update    (State, index [B], priority [B], alpha) -> State             uniform: nothing happens
@@ -70,6 +71,7 @@ def make(reading: Reading, draw: Draw, rows_per_insert: int) -> Replay:
         if length < least:
             raise ValueError(f"a replay of {capacity:,} steps of {envs:,} environments is too short for its items: it "
                              f"needs {least * envs:,} or more")
+        carry = carry if reading.stores_carry else ()
         carry = jax.tree.map(lambda x: jnp.zeros((length // reach.period, *x.shape), x.dtype), carry)
         return State(rings.init(row, length), carry, draw.init(length // reach.period * envs))
 
@@ -86,7 +88,7 @@ def make(reading: Reading, draw: Draw, rows_per_insert: int) -> Replay:
 
         ring = rings.insert(state.ring, rows)
         memory = draw.insert(state.memory, ring, reach, reading.startable(ring.rows), count)
-        return State(ring, jax.tree.map(keep, state.carry, carry), memory)
+        return State(ring, jax.tree.map(keep, state.carry, carry if reading.stores_carry else ()), memory)
 
     def available(state):
         _, count = rings.starts(state.ring, reading.reach(state.ring.rows))

@@ -88,8 +88,7 @@ def prioritised() -> Draw:
 
     def pick(memory, ring, reach, startable, key, batch_size, beta):
         strata = jnp.arange(batch_size) + jax.random.uniform(key, (batch_size,))
-        number = tree.find(memory.sums, strata / batch_size * tree.total(memory.sums))
-        leaf = tree.get(memory.sums, number)
+        number, leaf = tree.find(memory.sums, strata / batch_size * tree.total(memory.sums))
         return number, importance_weights(leaf, beta)
 
     def update(memory, ring, reach, startable, number, priority, alpha):

@@ -29,17 +29,13 @@ def leaves(tree: jax.Array) -> jax.Array:
     return tree[WIDTH * _offsets(tree)[-1]:]
 
 
-def get(tree: jax.Array, leaf: jax.Array) -> jax.Array:
-    """The values of leaves."""
-    return tree.at[WIDTH * _offsets(tree)[-1] + leaf].get(mode="promise_in_bounds")
-
-
-def find(tree: jax.Array, mass: jax.Array) -> jax.Array:
-    """The leaf in whose share of [0, total) each `mass` [B] falls, int32 [B]; never one of 0 while there are others."""
+def find(tree: jax.Array, mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(leaf int32, its value) [B] in whose share of [0, total) each `mass` [B] falls; never one of 0 while there are
+    others."""
     blocks, offsets = tree.reshape(-1, WIDTH), jnp.array(_offsets(tree), jnp.int32)
 
     def descend(level, at):
-        node, rest = at
+        node, _, rest = at
         children = blocks.at[offsets[level] + node].get(mode="promise_in_bounds")
         children, node = [children[:, i] for i in range(WIDTH)], WIDTH * node
         while len(children) > 1:
@@ -48,10 +44,12 @@ def find(tree: jax.Array, mass: jax.Array) -> jax.Array:
             goes_right = (rest >= left) & (right > 0)        # rounding may leave more rest than there is: stay inside
             rest, node = jnp.where(goes_right, rest - left, rest), node + half * goes_right
             children = [jnp.where(goes_right, b, a) for a, b in zip(children[:half], children[half:])]
-        return node, rest
+        return node, children[0], rest
 
-    # a loop, because XLA fuses levels that follow one another into one kernel that reads each many times over
-    return jax.lax.fori_loop(0, len(offsets), descend, (jnp.zeros(mass.shape, jnp.int32), mass))[0]
+    # A loop, because XLA fuses levels that follow one another into one kernel that reads each many times over; and the
+    # value is read in it, because a read that nothing orders before the next write there makes XLA copy the tree.
+    node, value, _ = jax.lax.fori_loop(0, len(offsets), descend, (jnp.zeros(mass.shape, jnp.int32), mass, mass))
+    return node, value
 
 
 def set_max(tree: jax.Array, leaf: jax.Array, value: jax.Array) -> jax.Array:

@@ -1,0 +1,155 @@
+"""Commands with workers, and the process that runs them: the same bits as without, also when it is killed on the way;
+nothing of it is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import jaxrl
+from jaxrl.errors import UserError
+from jaxrl.run import checkpoint, metrics, sweep_report
+from jaxrl.run import sweep as sweeps
+from tests.distributed.processes import agent, family, gone, workers
+from tests.run.helpers import ended, process, rows, wait_for
+
+SMALL = ["preset=none", "env=cartpole", "eval_episodes=2", "num_devices=1"]
+PPO = ["algo=ppo", *SMALL, "algo.num_envs=2", "algo.rollout_length=32"]
+COMMANDS = {
+    "pbt": ["pbt", *PPO, "population=5", "block_size=2", "total_steps=32768", "interval=1024", "checkpoint_every=4096",
+            "algo.network.hidden=[8]", "algo.learning_rate=range(1e-5,1e-2)"],
+    "es": ["train", "algo=es", *SMALL, "algo.population=16", "algo.block_size=4", "env.time_limit=100",
+           "algo.network.hidden=[8]", "num_seeds=2", "total_steps=96000", "eval_every=16000", "checkpoint_every=8000"],
+    "sweep": ["sweep", *PPO, "search=asha", "trials=8", "eta=2", "grace=2048", "total_steps=4096", "num_seeds=2",
+              "algo.network.hidden=[8],[4]", "algo.learning_rate=tag(log,interval(1e-4,1e-2))"],
+}
+
+
+class Outcome(NamedTuple):
+    """What must not depend on workers, or on a death."""
+
+    files: dict[str, list[dict]]
+    arrays: dict[str, dict[str, np.ndarray]]
+
+
+def outcome(path: Path) -> Outcome:
+    """Of a run, or of all runs of a sweep."""
+    runs = sorted(path.glob("*group*")) or [path]
+    names = (metrics.METRICS, metrics.EVALS, "lineage.jsonl")
+    files = {f"{run.name if run != path else ''}/{name}": rows(run, name) for run in runs for name in names}
+    if len(runs) > 1:
+        files["trials"] = [{k: x for k, x in row.items() if k != "seconds"} for row in sweep_report.read_table(path)]
+    return Outcome(files, {run.name if run != path else "": checkpoint.load(run)[0] for run in runs})
+
+
+def same(a: Outcome, b: Outcome) -> None:
+    assert a.files == b.files and a.arrays.keys() == b.arrays.keys()
+    for run, arrays in a.arrays.items():
+        for name, x in arrays.items():
+            np.testing.assert_array_equal(x, b.arrays[run][name], err_msg=f"{run} {name}")
+
+
+def started(tmp_path_factory, *words: str, **more):
+    """The command in a process of its own, by compiled programs that all of these tests share."""
+    cache = tmp_path_factory.getbasetemp() / "coordinators"
+    return process(cache, *words, env={"JAX_DISABLE_MOST_OPTIMIZATIONS": None}, **more)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """name -> the outcome without workers."""
+    made: dict[str, Outcome] = {}
+
+    def get(name: str) -> Outcome:
+        if name not in made:
+            path = tmp_path_factory.mktemp(name) / "alone"
+            child = started(tmp_path_factory, *COMMANDS[name], f"out={path}")
+            _, err = child.communicate(timeout=240)
+            assert child.returncode == 0, err
+            made[name] = outcome(path)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_a_sweep_over_workers_has_the_same_trials(expected, tmp_path, tmp_path_factory):
+    """Two programs, each in two rungs, of which the second has fewer trials."""
+    child = started(tmp_path_factory, *COMMANDS["sweep"], "workers=2", f"out={tmp_path / 'run'}")
+    _, err = child.communicate(timeout=240)
+    assert child.returncode == 0 and "2 workers" in err, err
+    same(outcome(tmp_path / "run"), expected("sweep"))
+    assert {row["status"] for row in expected("sweep").files["trials"]} == {"completed", "pruned"}
+    assert len(expected("sweep").arrays) >= 3
+
+
+POINTS = {
+    "pbt": {"after the first round": lambda run: len(metrics.read(run, "lineage.jsonl")) > 1 and checkpoint.last(run),
+            "right after a later checkpoint": lambda run: (checkpoint.last(run) or 0) >= 12_288},
+    "es": {"right after a checkpoint": lambda run: checkpoint.last(run),
+           "in a generation": lambda run: checkpoint.last(run) and len(metrics.read(run)) > 25},
+    "sweep": {"in the first rung": lambda run: list(run.glob("*/metrics.jsonl"))},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.parametrize("name, point", [(name, point) for name, points in POINTS.items() for point in points])
+def test_a_killed_coordinator_costs_time_and_nothing_else(name, point, expected, tmp_path, tmp_path_factory):
+    """Its workers end with it, and the run goes on to the same bits, without workers or with."""
+    run = tmp_path / "run"
+    child = started(tmp_path_factory, *COMMANDS[name], "workers=2", f"out={run}")
+    try:
+        wait_for(lambda: POINTS[name][point](run), child)
+        below = family(child.pid)
+        late = {pid for pid in below if agent(pid)}          # two of Ray's notice it after a minute, not waited for
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+    assert len(below) >= 4 and len(late) <= 2 and gone(below - late)
+    assert not (run / "report.html").exists()
+    if name == "sweep":
+        sweeps.resume(run, ["workers=0"])
+    else:
+        jaxrl.resume(run, workers=0)
+    same(outcome(run), expected(name))
+
+
+@pytest.mark.full
+@pytest.mark.fault
+def test_a_sweep_over_workers_is_interrupted_and_loses_one(expected, tmp_path, tmp_path_factory):
+    """Ctrl-C in the first rung, as a terminal sends it to the whole group: all processes end. `jaxrl resume` with other
+    workers, one of which is killed, comes to the same trials."""
+    run = tmp_path / "run"
+    child = started(tmp_path_factory, *COMMANDS["sweep"], "workers=1", f"out={run}", start_new_session=True)
+    try:
+        wait_for(lambda: list(run.glob("*/metrics.jsonl")), child)
+        below = family(child.pid)
+        os.killpg(child.pid, signal.SIGINT)
+    finally:
+        code, _, err = ended(child)
+    assert code == 130 and "resume" in err and "Traceback" not in err, err
+    assert len(below) >= 4 and gone(below) and not (run / "report.html").exists()
+
+    child = started(tmp_path_factory, "resume", str(run), "workers=2")
+    try:
+        wait_for(lambda: len(workers(child.pid)) == 2 and list(run.glob("*group2/metrics.jsonl")), child)
+        before = workers(child.pid)
+        os.kill(min(before), signal.SIGKILL)
+        wait_for(lambda: workers(child.pid) - before, child)
+        assert len(list(run.glob("*group*"))) == 2           # replaced for this group: the next rung has not begun
+    finally:
+        code, _, err = ended(child)
+    assert code == 0, err
+    same(outcome(run), expected("sweep"))
+
+
+def test_an_address_needs_workers():
+    with pytest.raises(UserError, match=r"address=10\.0\.0\.5:6379 needs workers"):
+        jaxrl.compose(["algo=ppo", "env=cartpole", "address=10.0.0.5:6379"])
