@@ -29,6 +29,7 @@ from jaxrl.errors import UserError
 PATIENCE = 10.0          # seconds for a cluster to answer, and for its machines to be enough
 STORE = 512 << 20        # bytes of the private object store; what does not fit is spilled to disk
 LONGEST_ROOT = 20        # characters: Ray's sockets lie some 75 deeper, and Linux allows 107
+AUTH = "RAY_AUTH_MODE"   # Ray's choice of authentication, which it would leave in the environment
 WHILE_STARTING = {       # the environment in which Ray starts; afterwards it is as it was
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",       # a worker without GPUs sees none
@@ -121,8 +122,6 @@ def connect(workers: int, address: str | None = None, *, share: Share | None = N
     up = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     if not up and address is None:
         _require_machine(workers, share)          # before Ray is even imported
-    elif not up:
-        _take_token()
     import ray
 
     if up:
@@ -131,22 +130,23 @@ def connect(workers: int, address: str | None = None, *, share: Share | None = N
         yield cluster
         return
     folder = None
-    try:
-        with _handlers_kept(), _no_fork_warning(), _environment(**WHILE_STARTING):
-            if address is None:
-                folder = _session_folder()
-                _start(f"{folder}/r", share, store)         # Ray opens its folder to everybody, not the one around it
-            else:
-                _join(address)
-        cluster = Cluster(ray.get_runtime_context().gcs_address, private=address is None)
-        cluster.require(workers, share)
-        with _quiet(), _terminable():
-            yield cluster
-    finally:
-        with _handlers_kept():
-            ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with _environment(AUTH):
+        try:
+            with _handlers_kept(), _no_fork_warning(), _environment(**WHILE_STARTING):
+                if address is None:
+                    folder = _session_folder()
+                    _start(f"{folder}/r", share, store)     # Ray opens its folder to everybody, not the one around it
+                else:
+                    _join(address)
+            cluster = Cluster(ray.get_runtime_context().gcs_address, private=address is None)
+            cluster.require(workers, share)
+            with _quiet(), _terminable():
+                yield cluster
+        finally:
+            with _handlers_kept():
+                ray.shutdown()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- a private cluster
@@ -201,18 +201,12 @@ def _compilation_cache() -> dict[str, str]:
 # --- a user's cluster
 
 
-def _take_token() -> None:
-    """Where this user has a token, it is shown to the cluster; Ray does so by itself only from 2.61 on."""
-    has = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if has or (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
 def _join(address: str) -> None:
     import ray
 
     if address != "auto":
-        _probe(address, PATIENCE)
+        os.environ[AUTH] = _probe(address, PATIENCE)
+        _forget_token()
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -221,10 +215,12 @@ def _join(address: str) -> None:
                         "Run on one of its machines, with its versions of Python and Ray (docs/cluster.md)") from error
 
 
-def _probe(address: str, patience: float) -> None:
-    """Raises UserError unless a Ray head answers there within `patience` seconds and takes the token.
+def _probe(address: str, patience: float) -> str:
+    """How a Ray head that answers there within `patience` seconds wants to be spoken to: the mode of authentication.
 
-    Ray itself would try for more than a minute. It is asked in a process of its own, which can be ended.
+    Raises UserError unless there is one that takes this user. One that asks for no token must not be asked for one,
+    either: of what it then says to this process nothing is heard, and it ends workers whose owner does not answer.
+    Ray itself would try for more than a minute. It is asked in processes of their own, which can be ended.
     """
     deadline = time.monotonic() + patience
     host, _, port = address.rpartition(":")
@@ -240,19 +236,50 @@ def _probe(address: str, patience: float) -> None:
             if time.monotonic() + 0.2 > deadline:
                 raise absent from None
             time.sleep(0.2)
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        done = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=max(1.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise absent from None
-    if "InvalidAuthToken" in done.stdout + done.stderr:
+    chosen, left = os.environ.get(AUTH), max(1.0, deadline - time.monotonic())
+    if chosen not in (None, "token"):
+        modes = [chosen]
+    else:
+        modes = ["disabled", "token"] if chosen or _has_token() else ["disabled"]
+    for mode in modes:
+        try:
+            done = _health(address, mode, left)
+        except subprocess.TimeoutExpired:
+            raise absent from None
+        if "InvalidAuthToken" not in done.stdout + done.stderr:
+            break
+        left = patience                                    # somebody is there
+    else:
         raise UserError(f"the Ray cluster at {address} does not take this user's token.",
                         "Copy ~/.ray/auth_token from its head, and set RAY_AUTH_MODE=token (docs/cluster.md)")
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"cannot join the Ray cluster at {address}: {lines[-1] if lines else 'no answer'}",
                         "Run with its versions of Python and Ray (docs/cluster.md)")
+    if chosen == "token" and mode == "disabled":
+        raise UserError(f"the Ray cluster at {address} asks for no token, but RAY_AUTH_MODE=token is set here.",
+                        "Set it before ray start, too (docs/cluster.md), or unset it here")
+    return mode
+
+
+def _health(address: str, mode: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    return subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+                          env={**os.environ, AUTH: mode})
+
+
+def _forget_token() -> None:
+    """Mode and token are read again: Ray keeps those of this process's last cluster."""
+    from ray import _raylet  # as Ray itself does it: there is no public way
+
+    _raylet.Config.initialize("")
+    if hasattr(_raylet, "AuthenticationTokenLoader"):      # versions that know of tokens
+        _raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _has_token() -> bool:
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return any(name in os.environ for name in names) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 # --- this process
@@ -310,8 +337,9 @@ def _no_fork_warning() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
+def _environment(*kept: str, **variables: str) -> Iterator[None]:
+    """With these variables; afterwards they, and those that are kept, are as they were."""
+    before = {name: os.environ.get(name) for name in (*kept, *variables)}
     os.environ.update(variables)
     try:
         yield

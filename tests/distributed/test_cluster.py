@@ -278,17 +278,24 @@ def test_a_users_cluster(head):
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_machine_that_leaves_and_comes_back(tmp_path):
-    """Two nodes, one of which is removed in mid round: the other does its items; its worker returns with it."""
+def test_a_machine_that_leaves_and_comes_back(tmp_path, monkeypatch):
+    """Two nodes, one of which is removed in mid round: the other does its items; its worker returns with it. This
+    cluster asks nobody for a token, and must not be asked for one either, although its user has one."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster as Nodes
 
-    quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 500,
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 3000,
              "health_check_failure_threshold": 3}
     each = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
     nodes = Nodes(initialize_head=True, head_node_args={**each, "_system_config": quick})
     try:
         other = nodes.add_node(**{k: v for k, v in each.items() if k != "include_dashboard"})
+        with monkeypatch.context() as other_mode:
+            other_mode.setenv("RAY_AUTH_MODE", "token")
+            with pytest.raises(UserError, match="asks for no token, but"), connect(2, nodes.address):
+                pass
         with connect(2, nodes.address) as cluster:
             assert not cluster.private and len(cluster.nodes()) == 2
             with RayPool(cluster, Squares, (tmp_path,), workers=2, restore=lambda _: [("load", 10)],
@@ -306,6 +313,7 @@ def test_a_machine_that_leaves_and_comes_back(tmp_path):
                 assert len(set(back)) == 2 and len(set(back) & set(before)) == 1
                 assert [pool.call(worker, "plus_state", 1) for worker in range(2)] == [11, 11]
         assert not ray.is_initialized() and nodes.list_all_nodes        # left, not shut down
+        assert "RAY_AUTH_MODE" not in os.environ
     finally:
         nodes.shutdown()
 

@@ -93,7 +93,7 @@ POINTS = {
     "pbt": {"after the first round": lambda run: len(metrics.read(run, "lineage.jsonl")) > 1 and checkpoint.last(run),
             "right after a later checkpoint": lambda run: (checkpoint.last(run) or 0) >= 12_288},
     "es": {"right after a checkpoint": lambda run: checkpoint.last(run),
-           "in a generation": lambda run: checkpoint.last(run) and len(metrics.read(run)) > 25},
+           "in a generation": lambda run: checkpoint.last(run) and len(metrics.read(run)) > 15},
     "sweep": {"in the first rung": lambda run: list(run.glob("*/metrics.jsonl"))},
 }
 

@@ -133,7 +133,7 @@ def test_workers_zero_is_without_ray():
 
 @pytest.mark.slow
 def test_both_workers_work(lasting):
-    found = [result for _, result in lasting.map_unordered("slowly", [(n, 0.1) for n in range(8)])]
+    found = [result for _, result in lasting.map_unordered("slowly", [(n, 0.2) for n in range(8)])]
     pids = [pid for _, pid in found]
     assert sorted(n for n, _ in found) == list(range(8)) and all(pids.count(pid) >= 2 for pid in pids)
     assert len(set(pids)) == 2

@@ -72,14 +72,14 @@ def test_tune_s_population_based_training(tmp_path, reuse):
         def step(self):
             return {**super().step(), "used": self.trial.hyper()["learning_rate"]}
 
+    rows: list[dict] = []
+
     class Reports(tune.Callback):
         """All that was reported: of a trial that is restored, Tune's own files may lose lines (they are copied back
         from a store that is written to every now and then)."""
 
-        rows: list[dict] = []
-
         def on_trial_result(self, iteration, trials, trial, result, **info):
-            self.rows.append(result)
+            rows.append(result)
 
     scheduler = PopulationBasedTraining(
         time_attr="training_iteration", perturbation_interval=1, quantile_fraction=0.5, resample_probability=0.0,
@@ -92,7 +92,6 @@ def test_tune_s_population_based_training(tmp_path, reuse):
             run_config=tune.RunConfig(storage_path=str(tmp_path), name="pbt", verbose=0,
                                       callbacks=[Reports()])).fit()
     assert not results.errors and len(results) == 2
-    rows = Reports.rows
     assert {row["env_steps"] for row in rows} == {128, 256, 384, 512}
     rates = {row["config"]["algo.learning_rate"] for row in rows}
     assert len(rates) > 2                                                    # some were perturbed

@@ -7,13 +7,12 @@ import pytest
 import jaxrl
 from jaxrl.evaluate import iqm
 
-pytestmark = pytest.mark.slow
-
 # algorithm -> (candidates, generations, the least IQM that passes)
 REACHED = {"es": (128, 60, 475.0), "ars": (16, 50, 500.0), "evosax": (32, 30, 475.0)}
 FRESH = {"seed": 100, "num_seeds": 5, "eval_every": 10**9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", REACHED)
 def test_cartpole(algo, tmp_path):
     """500 steps an episode are planned, so as many a candidate are asked for."""
@@ -24,6 +23,7 @@ def test_cartpole(algo, tmp_path):
     assert iqm(returns) >= least, np.round(returns, 1)
 
 
+@pytest.mark.full
 def test_pendulum(tmp_path):
     """From short episodes, what they are worth in whole ones."""
     run = jaxrl.train("es", "pendulum", out=str(tmp_path / "run"), **FRESH)
@@ -31,6 +31,7 @@ def test_pendulum(tmp_path):
     assert iqm(returns) >= -250.0, np.round(returns, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["es", "ars"])
 def test_linear_quadratic_regulator(algo, tmp_path):
     """Within 5 % of the best control, by the exact worth of u = W x + b: the bias costs as much as it does from 0."""

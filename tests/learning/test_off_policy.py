@@ -10,6 +10,7 @@ import jaxrl
 from jaxrl.blocks.q_networks import q_network
 from jaxrl.evaluate import iqm
 from jaxrl.types import Input
+from tests.learning.cases import marked
 
 # (algorithm, environment, seeds, the least IQM that passes); anchors in docs/benchmarks.md
 REACHED = {
@@ -22,27 +23,15 @@ REACHED = {
 LONGER = {"iqn-cartpole": ("iqn", "cartpole", 8, 440.0), "rainbow-cartpole": ("rainbow", "cartpole", 8, 450.0)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", REACHED)
+@pytest.mark.parametrize("case", marked(REACHED, LONGER))
 def test_reaches(case, tmp_path):
-    reaches(*REACHED[case], tmp_path)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("case", LONGER)
-def test_reaches_in_minutes(case, tmp_path):
-    reaches(*LONGER[case], tmp_path)
-
-
-def reaches(algo, env, seeds, least, tmp_path):
-    """The IQM over `seeds` seeds is at least `least`."""
+    algo, env, seeds, least = (REACHED | LONGER)[case]
     run = jaxrl.train(algo, env, num_seeds=seeds, eval_every=10**9, out=str(tmp_path / "run"))
     returns = run.evaluate(64).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+@pytest.mark.parametrize("algo", marked(["ppo"], ["dqn"]))
 def test_candidates_are_scored_by_their_features(algo, tmp_path):
     """Ten slots that mean something else in every step; an illegal one, ever, would cost more than can be earned."""
     run = jaxrl.train(algo, "cartpole-candidates", num_seeds=5, eval_every=10**9, total_steps=150_000,

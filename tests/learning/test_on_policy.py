@@ -5,8 +5,8 @@ import pytest
 
 import jaxrl
 from jaxrl.evaluate import iqm
+from tests.learning.cases import marked
 
-pytestmark = pytest.mark.slow
 EPISODES = 64
 
 # (algorithm, environment, settings beside the preset, the least IQM that passes); anchors in docs/benchmarks.md
@@ -16,12 +16,14 @@ REACHED = {
     "ppo-pendulum": ("ppo", "pendulum", {"total_steps": 300_000}, -220.0),
     "ppo-acrobot": ("ppo", "acrobot", {"total_steps": 300_000}, -92.0),
     "ppo-mountaincar-continuous": ("ppo", "mountaincar-continuous", {"total_steps": 200_000}, 90.0),
-    "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),      # of 30: the first two steps pay nothing
     "ppo-tmaze": ("ppo", "tmaze", {"total_steps": 300_000, "num_seeds": 5}, 3.9),      # of 4; a memoryless policy 1.95
-    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", {"num_seeds": 5}, 8.0),
     "a2c-cartpole": ("a2c", "cartpole", {"total_steps": 300_000}, 450.0),
     "pg-cartpole": ("pg", "cartpole", {"total_steps": 500_000}, 400.0),
     "bfloat16": ("ppo", "cartpole", {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"}, 475.0),
+}
+LONGER = {
+    "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),      # of 30: the first two steps pay nothing
+    "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", {"num_seeds": 5}, 8.0),
 }
 
 
@@ -30,13 +32,14 @@ def train(tmp_path, algo, env, **settings):
     return jaxrl.train(algo, env, **settings)
 
 
-@pytest.mark.parametrize("case", REACHED)
+@pytest.mark.parametrize("case", marked(REACHED, LONGER))
 def test_reaches(case, tmp_path):
-    algo, env, settings, least = REACHED[case]
+    algo, env, settings, least = (REACHED | LONGER)[case]
     returns = train(tmp_path, algo, env, **settings).evaluate(EPISODES).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("env, chance", [("repeat-previous", 7.5)])
 def test_memoryless_policies_stay_at_chance(env, chance, tmp_path):
     """The control: what the recurrent network gains is memory."""
