@@ -240,7 +240,7 @@ def _probe(address: str, patience: float) -> str:
     if chosen not in (None, "token"):
         modes = [chosen]
     else:
-        modes = ["disabled", "token"] if chosen or _has_token() else ["disabled"]
+        modes = ["disabled", "token"] if _has_token() else ["disabled"]
     for mode in modes:
         try:
             done = _health(address, mode, left)
