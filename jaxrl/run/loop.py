@@ -134,6 +134,7 @@ class Session:
         self.seconds = 0.0                       # of earlier sessions
         self.known = 0                           # rows of earlier sessions
         self.began = time.perf_counter()
+        self._under_way = False                  # described, and not finished
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
@@ -143,8 +144,11 @@ class Session:
         self.signals = self._open.enter_context(Signals(self.reporter.note))
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._open.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """A run that was stopped by a signal says so, wherever it was."""
+        with self._open:
+            if isinstance(error, Interrupted) and self._under_way:
+                self.finish("interrupted", "stopped by a signal")
 
     def _close(self) -> None:
         self.metrics.close()
@@ -184,6 +188,7 @@ class Session:
             folder.write_atomic(self.run / folder.CONFIG, content)
         except OSError as error:
             raise checkpoint.storage_error(error, self.run, self.run / folder.CONFIG, len(content)) from error
+        self._under_way = True
         device = {"kind": self.members.devices[0].device_kind, "platform": self.members.devices[0].platform,
                   "count": len(self.members.devices)}
         folder.write_environment(self.run, command, device)
@@ -293,19 +298,18 @@ class Session:
 
     def go(self, start: Callable[[], None] | None = None) -> None:
         """Train to the end, a signal, or the death of every member; the summary is written whatever happens."""
+        self._under_way = True
         try:
             if start is not None:
                 start()
             status = self._chunks()
         except Interrupted:                      # a second signal
-            self.finish("interrupted", "stopped by a signal")
             raise
         except (Exception, KeyboardInterrupt) as error:
             with contextlib.suppress(Exception):
                 self.finish("failed", reason(error))
             raise
         if status == "interrupted":
-            self.finish(status, "stopped by a signal")
             raise Interrupted(self.signals.received)
         self.finish(status, "; ".join(self.diverged.values()) or None)
         if status == "diverged":
@@ -444,6 +448,7 @@ class Session:
     def finish(self, status: str, error: str | None) -> None:
         """summary.json, report.html, TensorBoard's hyperparameters and the result on the screen."""
         with self.signals.held():
+            self._under_way = False
             self._finish(status, error)
 
     def _finish(self, status: str, error: str | None) -> None:

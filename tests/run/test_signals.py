@@ -12,7 +12,7 @@ import pytest
 
 from jaxrl.errors import Interrupted
 from jaxrl.run import checkpoint, folder
-from jaxrl.run.loop import resume, train
+from jaxrl.run.loop import Session, resume, train
 from jaxrl.run.signals import Signals
 from tests.run.helpers import (
     EVERY,
@@ -105,6 +105,24 @@ def test_twice_stops_at_once(whole, tmp_path):
     assert reporter.notes == [STOPPING.format("SIGINT")] and checkpoint.last(run) == 4 * UPDATE
     resume(run)
     assert_same(run, whole())
+
+
+def test_twice_before_anything_is_there(tmp_path):
+    """While the header is shown: the run is not one that was never heard of again."""
+    run, reporter = tmp_path / "run", Watcher("header", send(signal.SIGTERM, signal.SIGTERM))
+    with pytest.raises(Interrupted) as stop:
+        train(tiny(12, num_seeds=3, out=run), reporter)
+    assert stop.value.exit_code == 143 and status(run) == "interrupted" and checkpoint.last(run) is None
+    assert reporter.notes == [STOPPING.format("SIGTERM")]
+
+
+def test_after_the_summary(tmp_path, monkeypatch):
+    """A run that is complete stays so."""
+    run, act, finish = tmp_path / "run", send(signal.SIGTERM, signal.SIGTERM), Session.finish
+    monkeypatch.setattr(Session, "finish", lambda *args: (finish(*args), act()))
+    with pytest.raises(Interrupted):
+        train(tiny(4, num_seeds=3, out=run))
+    assert status(run) == "completed"
 
 
 def test_during_the_summary(tmp_path, monkeypatch):
