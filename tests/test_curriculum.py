@@ -104,6 +104,7 @@ def test_what_environments_see_at_each_progress():
         assert ((gain >= 1.0) & (gain <= 2.0)).all() and len(set(gain.tolist())) == len(gain)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared")
 def test_a_run_and_its_resume(tmp_path):
     """Returns of training follow the line, those of evaluations are of its end; stopped half-way, nothing changes."""

@@ -292,6 +292,7 @@ def test_a_finished_sweep_says_so(finished):
         jaxrl.resume_sweep(path / "group1")
 
 
+@pytest.mark.slow
 def test_one_program_for_64_members(finished, shared, pools, tmp_path):
     values = {"search": "random", "trials": 32, "out": tmp_path / "s", "algo.learning_rate": Range(1e-4, 1e-2, True)}
     before = pools["traced"]

@@ -218,8 +218,8 @@ def test_probe(name):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"n_step": 3, "prioritized": True, "dueling": True},
-    *(pytest.param(settings, marks=pytest.mark.slow) for settings in (
+    {}, *(pytest.param(settings, marks=pytest.mark.slow) for settings in (
+        {"n_step": 3, "prioritized": True, "dueling": True},
         {"returns": "categorical", "atoms": 21, "value_low": 0.0, "value_high": 100.0},
         {"returns": "quantile", "atoms": 8}, {"returns": "implicit", "atoms": 4}))], ids=str)
 def test_bootstraps_through_a_time_limit(settings):

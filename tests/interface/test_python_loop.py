@@ -81,7 +81,7 @@ class TwoSteps:
         return np.ones(1), float(self.time - 1), self.time == 2, False, {}
 
 
-@pytest.mark.parametrize("recurrent", ["none", "gru"])
+@pytest.mark.parametrize("recurrent", ["none", pytest.param("gru", marks=pytest.mark.slow)])
 def test_gymnasium_cartpole(recurrent):
     gymnasium = pytest.importorskip("gymnasium")
     network = NetworkConfig(hidden=(16,), recurrent=recurrent, recurrent_size=8)
