@@ -83,12 +83,10 @@ def _cgroups(root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
 def use_cache() -> None:
     """A persistent compilation cache in a folder of the user's own (mode 0700), unless one is configured.
 
-    Compiled CPU programs fit one processor type, so its name is part of the folder's.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
-    folder = root / "jaxrl" / hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    folder = cache_folder("jaxrl")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.parent.chmod(0o700)
@@ -98,6 +96,16 @@ def use_cache() -> None:
         return                                # no home, or a read-only one: compile each time
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def cache_folder(name: str) -> Path:
+    """A folder for compiled programs in the user's cache folder.
+
+    Compiled CPU programs fit one type of processor, one compiler and its flags, so these are part of the path.
+    """
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
+    made_for = "\n".join([_processor(), jax.lib.__version__, os.environ.get("XLA_FLAGS", "")])
+    return root / name / hashlib.sha256(made_for.encode()).hexdigest()[:12]
 
 
 def _processor() -> str:

@@ -1,37 +1,59 @@
-"""What holds for every test: strict promotion, two CPU devices, a cache of compiled programs that is nobody's own."""
+"""Settings of every test process: strict promotion, two CPU devices, how XLA compiles, one compilation cache."""
 
-import os
-import tempfile
+from __future__ import annotations
 
-os.environ.setdefault("XDG_CACHE_HOME", os.path.join(tempfile.gettempdir(), f"jaxrl-tests-{os.getuid()}"))
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests import parts, xla
+from tests.cpu_seconds import (  # noqa: F401  (hooks that pytest finds here)
+    pytest_runtest_protocol,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
 
+# One profile for everybody. Under `CI=true` Hypothesis would choose another one than at home.
+PROFILE = {"database": None, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **PROFILE)
+settings.register_profile("explore", **PROFILE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("jaxrl")
+    group.addoption(
+        "--compile", choices=("quick", "full"), default="quick",
+        help="XLA's effort: quick (compiles six times faster, runs four times slower) or full (as "
+             "users' programs)")
+    group.addoption(
+        "--also", action="append", default=[], metavar="FILE",
+        help="with --splits: a file whose tests run whichever part they belong to")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    explore = config.getoption("hypothesis_seed", None) is not None
+    settings.load_profile("explore" if explore else "repeatable")
+    xla.configure(config)
+    config.pluginmanager.register(parts.Also())
+    config.pluginmanager.register(parts.AlsoAfter())
+
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def _most_optimisations(on):
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """For a test that trains long: XLA's optimizations, whatever --compile says."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", not on)
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
-
-
-@pytest.fixture(scope="module")
-def quick_compile():
-    """For tests of what is computed, not of how: XLA without most of its optimisations compiles twice as fast."""
-    yield from _most_optimisations(False)
-
-
-@pytest.fixture
-def full_compile():
-    """For tests of bits, in a module of quick compilations."""
-    yield from _most_optimisations(True)

@@ -19,7 +19,6 @@ from jaxrl.drivers.build import build
 from jaxrl.registry import algorithms, environments
 from jaxrl.types import Strategy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"num_envs": 4, "rollout_length": 8, "epochs": 2, "minibatches": 2, "network.hidden": "[8]",
          "replay_capacity": 128, "batch_size": 8, "warmup": 64, "gradient_steps": 1,
          "burn_in": 2, "sequence_length": 6, "population": 8, "block_size": 4}

@@ -23,8 +23,6 @@ from jaxrl.run import checkpoint
 from tests.run.conftest import made_members, shared  # noqa: F401
 from tests.run.helpers import UPDATE, assert_same, tiny
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 UPDATES, LIMIT = 8, 4
 
 

@@ -25,8 +25,6 @@ from jaxrl.declare import hypers
 from jaxrl.evaluate import bootstrap_ci, iqm, make_evaluate
 from jaxrl.types import Agent
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 class LotteryState(NamedTuple):
     t: jax.Array

@@ -16,7 +16,6 @@ from jaxrl.run.learners import TRAIN, make_members, member_keys, spread
 from jaxrl.run.loop import resume, train
 from tests.run.helpers import assert_same, rows
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 WORDS = {"algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15, "algo.population": 12,
          "algo.block_size": 4, "algo.network.hidden": [4], "algo.normalize_observation": True, "eval_episodes": 3}
 GENERATION = 12 * 15                               # steps as they are planned

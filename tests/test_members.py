@@ -52,9 +52,6 @@ class Walker:
         return agent["w"].sum() + jax.random.key_data(key).astype(jnp.float32)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
 def make(count, devices, **more):
     runner = Walker()
     return Members(runner, count, devices, evaluate=runner.evaluate, **more)

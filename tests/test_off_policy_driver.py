@@ -19,8 +19,6 @@ from jaxrl.declare import hypers
 from jaxrl.drivers.build import DRIVERS
 from jaxrl.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 class Painted(NamedTuple):
     seed: Any

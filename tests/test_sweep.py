@@ -31,7 +31,7 @@ def pools():
 
 
 @pytest.fixture
-def shared(quick_compile, pools, monkeypatch):
+def shared(pools, monkeypatch):
     """Sweeps of equal static values share their programs, as the groups of one sweep do. Counts what is traced."""
     make, advance = learners.make_members, OnPolicy.advance
 

@@ -23,7 +23,6 @@ from jaxrl.types import Input, Trajectory
 from tests.algos.helpers import dense, slopes, train, wide
 from tests.algos.test_probes import Blind
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 SMALL = TrunkConfig(hidden=(5,))
 LOW, HIGH = np.float32([-1.0, 2.0]), np.float32([3.0, 2.5])

@@ -22,7 +22,6 @@ from jaxrl.types import Input, Trajectory
 from tests.algos.helpers import dense, slopes, train, wide
 from tests.algos.test_probes import Blind, Fatal
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = TrunkConfig(hidden=(8,))
 
 

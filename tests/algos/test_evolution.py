@@ -19,7 +19,6 @@ from jaxrl.declare import hypers
 from jaxrl.drivers.build import DRIVERS
 from jaxrl.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 FITNESS = np.array([[3.0, 1.0], [10.0, -2.0], [4.0, 5.0]], np.float32)
 
 

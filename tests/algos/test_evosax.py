@@ -21,8 +21,6 @@ from jaxrl.population.generations import Generations, digest
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
 from jaxrl.run.learners import TRAIN, member_keys, spread
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def distance(params, target):
     return jax.vmap(lambda one: jnp.linalg.norm(ravel_pytree(one)[0] - target))(params)

@@ -9,8 +9,6 @@ from algos import a2c, pg
 from tests import reference
 from tests.algos.helpers import SMALL, flat, forward, made_up, slopes, wide
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 RATE = 0.1
 SETTINGS = {"network": SMALL, "learning_rate": RATE, "learning_rate_end": 1.0}
 

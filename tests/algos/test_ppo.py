@@ -9,9 +9,6 @@ from algos import ppo
 from tests import reference
 from tests.algos.helpers import SMALL, flat, forward, made_up, slopes, train, wide
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
 # -------------------------------------------------------------------- against a loop
 
 

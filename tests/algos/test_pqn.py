@@ -17,7 +17,6 @@ from jaxrl.types import Input, Trajectory
 from tests.algos.helpers import dense, flat, slopes, train, wide
 from tests.algos.test_probes import Fatal
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = TrunkConfig(hidden=(8,), layer_norm=True)
 
 

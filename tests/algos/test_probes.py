@@ -15,8 +15,6 @@ from jaxrl.registry import algorithm, algorithms
 from tests import reference
 from tests.algos.helpers import SMALL, train, values
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 POLICY_GRADIENTS = [name for name in algorithms() if issubclass(algorithm(name).config, PolicyGradientConfig)]
 COMMON = {"num_envs": 16, "rollout_length": 16, "learning_rate": 0.01, "learning_rate_end": 0.02, "lam": 0.9,
           "entropy_weight": 0.0, "network": SMALL}

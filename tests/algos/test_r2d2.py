@@ -22,7 +22,6 @@ from jaxrl.types import Input, Trajectory
 from tests.algos.helpers import dense, slopes, train, wide
 from tests.algos.test_probes import Fatal
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = TrunkConfig(hidden=(4,), recurrent="gru", recurrent_size=3)
 
 

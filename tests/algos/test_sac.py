@@ -34,7 +34,6 @@ from tests.algos.test_ddpg import (
 )
 from tests.algos.test_probes import Fatal
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 CONFIG = sac.Config(network=TrunkConfig(hidden=(5,)), learning_rate=0.1, tau=0.25, temperature=0.5, entropy_scale=0.7,
                     entropy_ratio=0.6)
 CHOICES = EnvSpec(Box(-9.0, 9.0, (2,)), Discrete(3), masked=True)

@@ -16,7 +16,6 @@ from jaxrl.blocks.evolution import (
     merged,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 FITNESS = np.array([[3.0, 1.0], [10.0, -2.0], [4.0, 5.0]], np.float32)
 
 

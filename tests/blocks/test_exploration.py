@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from envs_jax import spaces
 from jaxrl.blocks import exploration
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-6} | kw)
 key = jax.random.key(0)
 

@@ -10,7 +10,6 @@ from envs_jax.core import EnvSpec, Input
 from jaxrl.blocks.networks import NetworkConfig, actor_critic, encode, example
 from tests.compiled import compiled
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 VECTOR = EnvSpec(spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2))
 T, B = 6, 4
 

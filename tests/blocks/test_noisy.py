@@ -4,13 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import scipy.stats
 
 from jaxrl.blocks.noisy import NoisyDense
 from tests import reference
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-5} | kw)
 key, P, Q = jax.random.key(0), 6, 4
 layer = NoisyDense(Q)

@@ -11,7 +11,6 @@ from jaxrl.blocks.networks import NetworkConfig, TrunkConfig, actor_critic, exam
 from jaxrl.blocks.q_networks import q_network
 from tests.compiled import compiled
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 A, D, T, B = 5, 3, 2, 4
 VECTOR = EnvSpec(spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(A), masked=True)
 OFFERED = EnvSpec({"obs": spaces.Box(-1.0, 1.0, (2,)), "candidates": spaces.Box(-2.0, 2.0, (A, D))}, spaces.Discrete(A),

@@ -20,7 +20,6 @@ from envs_jax.wrappers import FrameStack, TimeLimit
 from jaxrl.blocks.replay import check_fits, nbytes, prioritised, sequences, transitions, tree, uniform
 from jaxrl.types import Input, Trajectory
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 ENVS, LENGTH, STEPS, BATCH = 3, 12, 36, 8
 programs = settings(max_examples=6, deadline=None)
 

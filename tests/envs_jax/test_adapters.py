@@ -18,8 +18,6 @@ from envs_jax.render import BLACK
 from envs_jax.spaces import Box, Discrete
 from tests.envs_jax.cases import HEAVY, NEED_DATA, random_actions, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 IDS = [pytest.param(id, marks=[pytest.mark.slow] * (f"gymnax/{id}" in HEAVY))
        for id in suites.SUITES["gymnax"][1] if f"gymnax/{id}" not in NEED_DATA]
 STEPS = 40

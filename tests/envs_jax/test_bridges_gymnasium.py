@@ -22,8 +22,6 @@ from envs_jax.bridges import gymnasium as bridge
 from envs_jax.core import Environment
 from envs_jax.wrappers import EpisodeStatistics, TimeLimit
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 OWN = [name for name in envs_jax.ENVIRONMENTS if name not in suites.TABLE]
 SEVERAL_AGENTS = [name for name in OWN if envs_jax.load(name, envs_jax.ENVIRONMENTS[name]).agents is not None]
 ONE_AGENT = [name for name in OWN if name not in SEVERAL_AGENTS]

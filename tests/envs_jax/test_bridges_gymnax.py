@@ -13,8 +13,6 @@ from gymnax.wrappers import LogWrapper
 import envs_jax
 from envs_jax.spaces import Box, Discrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 NAME, N, STEPS = "ours-v0", 3, 40
 
 

@@ -10,8 +10,6 @@ from envs_jax.classic.candidates import CandidateCartPole, CandidateCartPoleStat
 from envs_jax.classic.cartpole import CartPole, CartPoleState
 from tests.envs_jax.cases import rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 BATCH = 64
 
 

@@ -11,8 +11,6 @@ import envs_jax
 from envs_jax import spaces
 from tests.envs_jax.cases import CASES, case_id, random_actions, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 BATCH, STEPS = 2, 40
 
 

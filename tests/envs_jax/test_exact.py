@@ -22,9 +22,6 @@ from envs_jax.exact.tabular import TabularState
 from envs_jax.render import BLUE
 from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
 # ---------------------------------------------------------------- solvers
 
 

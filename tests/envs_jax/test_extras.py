@@ -12,8 +12,6 @@ from envs_jax import make, spaces, suites
 from envs_jax.spaces import Box, Discrete, MultiDiscrete
 from tests.envs_jax.cases import SAMPLES, needs, random_actions, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -14,9 +14,6 @@ from envs_jax.memory.repeat import RepeatPrevious, RepeatPreviousState
 from envs_jax.memory.tmaze import EAST, NORTH, SOUTH, WEST, TMaze, TMazeState
 from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
 # ---------------------------------------------------------------- T-maze
 
 

@@ -12,8 +12,6 @@ from envs_jax.probe.two_step import TwoStepGame
 from envs_jax.probe.values import ProbeState
 from tests.envs_jax.cases import CONTINUOUS, case_id, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 GAMMA = 0.9
 

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from envs_jax import spaces
 from envs_jax.spaces import Box, Discrete, MultiDiscrete
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 INF = float("inf")
 SPACES = [
     Discrete(1), Discrete(5), MultiDiscrete((3,)), MultiDiscrete((2, 7, 1)),

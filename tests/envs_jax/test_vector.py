@@ -17,8 +17,6 @@ from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import EpisodeStatistics, TimeLimit
 from tests.envs_jax.cases import NAMES, random_actions
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def play(vector, params, init_key, step_keys, actions):
     """Scan over step_keys [T] and actions [T, num_envs, ...] -> (first Input, environment states before each step,
@@ -245,8 +243,9 @@ def test_a_group_is_a_vector_environment_of_its_own():
     by_group = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
     np.testing.assert_array_equal(out.input.slot[-1], np.arange(6))
 
-    def same(got, want):
-        jax.tree.map(np.testing.assert_array_equal, got._replace(slot=None), want._replace(slot=None))
+    def same(got, want):      # two programs, so up to rounding
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                     got._replace(slot=None), want._replace(slot=None))
 
     for group in range(2):
         part = slice(3 * group, 3 * group + 3)

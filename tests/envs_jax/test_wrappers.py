@@ -21,8 +21,6 @@ from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import WRAPPERS, ClipAction, EpisodeStatistics, TimeLimit, Wrapper
 from tests.envs_jax.cases import rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 
 

@@ -15,8 +15,6 @@ from envs_jax.wrappers import ActionRepeat, ClipReward, RescaleAction, ScaleRewa
 from tests.envs_jax.cases import rollout
 from tests.envs_jax.toys import Counter
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 
 

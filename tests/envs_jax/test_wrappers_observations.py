@@ -12,8 +12,6 @@ from envs_jax.wrappers import FlattenObservation, FrameStack, OneHotObservation
 from tests.envs_jax.cases import rollout
 from tests.envs_jax.toys import TREE, Counter, Tree
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 
 

@@ -17,8 +17,6 @@ from envs_jax.spaces import Box, Discrete
 from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import Randomize, cover
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 KEY = jax.random.key(0)
 
 

@@ -10,8 +10,6 @@ from envs_jax import spaces
 from envs_jax.wrappers import WRAPPERS
 from tests.envs_jax.cases import random_actions, rollout
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 VALUES = {"rescale_action": True, "sticky_actions": 0.25, "action_repeat": 2, "scale_reward": 0.1,
           "clip_reward": [-1, 1], "one_hot": True, "flatten": True, "frame_stack": 3}
 RANGES = {"cartpole": "length", "cartpole-candidates": "length", "pendulum": "m", "masked-bandit": "penalty"}

@@ -22,7 +22,6 @@ from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.evaluate import make_evaluate
 from jaxrl.types import Agent
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 UPDATES, GAMMA = 300, 0.99
 
 

@@ -21,7 +21,6 @@ from jaxrl.declare import hypers
 from jaxrl.evaluate import make_evaluate
 from jaxrl.types import Strategy
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 POPULATION, GENERATIONS, LIMIT = 32, 25, 100
 
 

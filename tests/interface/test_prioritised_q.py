@@ -18,7 +18,6 @@ from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import TimeLimit
 from jaxrl.types import Agent, Input, Progress, TrainState, Trajectory
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 ENVS, CAPACITY, BATCH = 4, 64, 8
 
 

@@ -18,8 +18,6 @@ from jaxrl.blocks.networks import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
 from jaxrl.types import Input, Trajectory
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def look(obs, first, action, reward):
     """The Input of a batch of one."""

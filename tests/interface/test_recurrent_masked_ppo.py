@@ -50,7 +50,6 @@ class MaskedRepeat(RepeatPrevious):
         return MaskedState(state, wrong % self.symbols)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 TASK, LIMIT = MaskedRepeat(delay=1), 6
 
 

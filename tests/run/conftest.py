@@ -13,7 +13,7 @@ def made_members():
 
 
 @pytest.fixture
-def shared(quick_compile, made_members, monkeypatch):
+def shared(made_members, monkeypatch):
     """Equal learners share their compiled programs, whichever run they are of."""
     make = learners.make_members
 

@@ -12,7 +12,6 @@ from jaxrl.cli.main import main
 from jaxrl.errors import UserError
 from jaxrl.run import film
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"algo.num_envs": 4, "algo.rollout_length": 8, "algo.network.hidden": [8], "total_steps": 64,
          "eval_episodes": 2, "num_seeds": 2}
 

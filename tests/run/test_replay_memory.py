@@ -18,7 +18,6 @@ from jaxrl.run import checkpoint, learners
 from jaxrl.run.loop import Session
 from jaxrl.run.reporter import Reporter
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"preset": "none", "total_steps": 400, "schedule_steps": 1200, "eval_episodes": 2, "num_seeds": 2,
          "algo.warmup": 160, "algo.replay_capacity": 4000, "algo.network.hidden": [8]}
 

@@ -1,0 +1,137 @@
+"""Slow tests in parts, of which one run of `.ci/run` runs one.
+
+    python -m tests.parts              print the part whose turn it is, and why on stderr
+    python -m tests.parts args K       print pytest's arguments for part K
+    python -m tests.parts passed K     record in .ci/ran that part K passed at this commit
+
+Parts are of equal length by tests/durations.json, which `pytest -m slow --store-durations` writes.
+`.ci/ran` is committed. A part that is missing from its last lines runs first; otherwise the content
+of the tree decides, so that nobody chooses. Files that changed since .ci/ran did run with any part.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RAN = ROOT / ".ci" / "ran"
+DURATIONS = ROOT / "tests" / "durations.json"
+PARTS = 3
+RECENT = 4                   # every part is among so many lines of .ci/ran, or runs next
+ALSO_SECONDS = 600.0         # of changed files that run beside the part
+
+
+class Entry(NamedTuple):
+    """A line of .ci/ran: a part that passed."""
+
+    part: int
+    date: str
+    commit: str
+
+
+def read(text: str) -> list[Entry]:
+    """The entries of .ci/ran, oldest first."""
+    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return [Entry(int(part), date, commit) for part, date, commit in rows]
+
+
+def choose(entries: list[Entry], tree: str) -> tuple[int, str]:
+    """The part to run, and the reason. tree: the hexadecimal name of the tree that is tested."""
+    parts = range(1, PARTS + 1)
+    recent = {entry.part for entry in entries[-RECENT:]}
+    last = {entry.part: i for i, entry in enumerate(entries)}
+    if missing := [part for part in parts if part not in recent]:
+        part = min(missing, key=lambda part: last.get(part, -1))
+        return part, f"not among the last {RECENT} lines of .ci/ran"
+    return int(tree, 16) % PARTS + 1, "by the content of the tree"
+
+
+def affordable(files: list[str], durations: dict[str, float]) -> tuple[list[str], list[str]]:
+    """Divide changed files into those that run beside a part and those too long for that."""
+    seconds = dict.fromkeys(files, 0.0)
+    for test, duration in durations.items():
+        file = test.partition("::")[0]
+        if file in seconds:
+            seconds[file] += duration
+    taken: list[str] = []
+    total = 0.0
+    for file in sorted(files, key=lambda file: (seconds[file], file)):
+        total += seconds[file]
+        if total > ALSO_SECONDS:
+            break
+        taken.append(file)
+    return taken, [file for file in files if file not in taken]
+
+
+def changed() -> list[str]:
+    """Test files that changed since .ci/ran was last committed; none where git does not know."""
+    since = git("log", "-1", "--format=%H", "--", ".ci/ran")
+    names = git("diff", "--name-only", since, "HEAD", "--", "tests").splitlines() if since else []
+    return [name for name in names if Path(name).name.startswith("test_") and (ROOT / name).exists()]
+
+
+def git(*words: str) -> str:
+    """What git prints, "" where it fails."""
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# ---------------------------------------------------------------- with pytest
+
+KEPT = pytest.StashKey[list[pytest.Item]]()
+
+
+class Also:
+    """Keep the tests of the files named by --also when pytest-split takes the other parts away."""
+
+    @pytest.hookimpl(trylast=True)           # markers have selected, pytest-split has not
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        files = {config.rootpath / name for name in config.getoption("also")}
+        config.stash[KEPT] = [item for item in items if item.path in files]
+
+
+class AlsoAfter:
+    """The second half of `Also`: after pytest-split."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        yield
+        chosen = set(items)
+        items += [item for item in config.stash.get(KEPT, []) if item not in chosen]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def main(words: list[str]) -> None:
+    """Run one of the commands of the module's docstring."""
+    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
+    if not words:
+        part, why = choose(entries, git("rev-parse", "HEAD^{tree}") or "0")
+        print(f"part {part} of {PARTS}: {why}", file=sys.stderr)
+        print(part)
+    elif words[0] == "args":
+        files, left_out = affordable(changed(), json.loads(DURATIONS.read_text(encoding="utf-8")))
+        if left_out:
+            print(f"changed, too long to run beside a part: {' '.join(left_out)}", file=sys.stderr)
+        also = "".join(f" --also={file}" for file in files)
+        print(f"--splits={PARTS} --group={words[1]} --durations-path={DURATIONS.relative_to(ROOT)}{also}")
+    elif words[0] == "passed":
+        line = f"{words[1]} {datetime.date.today()} {git('rev-parse', '--short=12', 'HEAD')}\n"
+        with RAN.open("a", encoding="utf-8") as file:
+            file.write(line)
+        print(f"recorded in .ci/ran, to be committed: {line}", end="")
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
