@@ -19,7 +19,7 @@ from jaxrl.config import EnvConfig
 from jaxrl.declare import hypers
 from jaxrl.drivers import curriculum
 from jaxrl.drivers.build import build
-from jaxrl.run import checkpoint
+from jaxrl.storage import checkpoint
 from tests.run.conftest import made_members, shared  # noqa: F401
 from tests.run.helpers import UPDATE, assert_same, tiny
 

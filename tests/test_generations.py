@@ -11,9 +11,9 @@ from jaxrl import config as configs
 from jaxrl.drivers.build import build
 from jaxrl.population.generations import Generations, digest, no_sums
 from jaxrl.population.members import on_host
-from jaxrl.run import checkpoint
 from jaxrl.run.learners import TRAIN, make_members, member_keys, spread
 from jaxrl.run.loop import resume, train
+from jaxrl.storage import checkpoint
 from tests.run.helpers import assert_same, rows
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

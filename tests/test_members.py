@@ -12,7 +12,7 @@ import pytest
 
 from jaxrl.errors import UserError
 from jaxrl.population.members import Members, block_size, shards
-from jaxrl.run import checkpoint
+from jaxrl.storage import checkpoint
 from jaxrl.types import Progress, TrainState
 
 

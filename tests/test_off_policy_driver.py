@@ -13,8 +13,8 @@ from envs_jax import make
 from envs_jax.core import Environment, spec
 from envs_jax.spaces import Box, Discrete
 from envs_jax.wrappers import FrameStack, TimeLimit
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import DRIVERS
 from jaxrl.errors import UserError

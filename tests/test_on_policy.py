@@ -13,7 +13,7 @@ from envs_jax.classic.cartpole import CartPole
 from envs_jax.core import spec
 from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import TimeLimit, Wrapper
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.declare import hypers
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.population.members import Members

@@ -22,8 +22,10 @@ from jaxrl.errors import UserError
 from jaxrl.population.members import Members, on_host
 from jaxrl.population.pbt import Options, decide, initial
 from jaxrl.population.remote import BlockHost, RemoteMembers
-from jaxrl.run import checkpoint, learners, loop, metrics, pbt, report
+from jaxrl.report import page as report
+from jaxrl.run import learners, loop, pbt
 from jaxrl.run.plan import plan, settle
+from jaxrl.storage import checkpoint, metrics
 from jaxrl.types import Progress, TrainState
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

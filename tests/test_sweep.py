@@ -16,8 +16,10 @@ from jaxrl.declare import Range
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import Interrupted, RunError, UserError
 from jaxrl.evaluate import iqm
-from jaxrl.population import search
-from jaxrl.run import checkpoint, learners, loop, sweep, sweep_report
+from jaxrl.population import trials as search
+from jaxrl.report import sweep as sweep_report
+from jaxrl.run import learners, loop, sweep
+from jaxrl.storage import checkpoint
 from tests.run import helpers
 from tests.run.helpers import NAN_REWARD, TINY, UPDATE, Killed, Watcher, killer, static_part
 

@@ -25,8 +25,9 @@ from jaxrl.config.settings import RunConfig
 from jaxrl.declare import Range, declarations
 from jaxrl.errors import Problem, UserError
 from jaxrl.population.pbt import OPTIONS, Options, Values, decide, initial
-from jaxrl.run import folder, learners, loop, metrics
+from jaxrl.run import learners, loop
 from jaxrl.run.reporter import Reporter
+from jaxrl.storage import folder, metrics
 
 ROUNDS = 20                      # of a run, where the interval is left open
 NO_EFFECT = {"num_seeds": "population= is the number of members",

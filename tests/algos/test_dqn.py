@@ -12,8 +12,8 @@ import jaxrl
 from algos import dqn
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.blocks.replay import Transitions
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import build

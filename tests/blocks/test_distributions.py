@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs_jax import spaces
-from jaxrl.blocks.distributions import (
+from jaxrl.blocks.networks.distributions import (
     Categorical,
     DiagonalNormal,
     MultiCategorical,

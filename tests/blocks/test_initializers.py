@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl.blocks.initializers import orthogonal
+from jaxrl.blocks.networks.initializers import orthogonal
 
 
 def assert_orthogonal(kernel, scale):

@@ -1,4 +1,4 @@
-"""losses.py: case by case, worked numbers, gradients and properties."""
+"""policy.py: case by case, worked numbers, gradients and properties."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl.blocks import losses
+from jaxrl.blocks.losses import policy as losses
 from tests import reference
 
 finite = st.floats(-3, 3, width=32)

@@ -1,4 +1,4 @@
-"""networks.py: every kind of network on every kind of observation, what recurrence forgets, what is shared."""
+"""actor_critic.py: every kind of network on every kind of observation, what recurrence forgets, what is shared."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from envs_jax import spaces
 from envs_jax.core import EnvSpec, Input
-from jaxrl.blocks.networks import NetworkConfig, actor_critic, encode, example
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic, encode, example
 from tests.compiled import compiled
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl.blocks.noisy import NoisyDense
+from jaxrl.blocks.networks.noisy import NoisyDense
 from tests import reference
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -7,8 +7,8 @@ import pytest
 
 from envs_jax import spaces
 from envs_jax.core import EnvSpec, Input
-from jaxrl.blocks.networks import NetworkConfig, TrunkConfig, actor_critic, example
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, TrunkConfig, actor_critic, example
+from jaxrl.blocks.networks.q_networks import q_network
 from tests.compiled import compiled
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

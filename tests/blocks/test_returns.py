@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl.blocks.returns import discounted_returns, gae, lambda_returns, n_step_returns
+from jaxrl.blocks.losses.returns import discounted_returns, gae, lambda_returns, n_step_returns
 from tests import reference
 
 close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-5} | kw)

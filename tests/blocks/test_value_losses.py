@@ -1,4 +1,4 @@
-"""value_losses.py: the papers' loops, worked numbers, gradients and properties."""
+"""value.py: the papers' loops, worked numbers, gradients and properties."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl.blocks import value_losses
-from jaxrl.blocks.returns import n_step_returns
+from jaxrl.blocks.losses import value as value_losses
+from jaxrl.blocks.losses.returns import n_step_returns
 from tests import reference
 
 close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-6} | kw)

@@ -19,7 +19,7 @@ from envs_jax.spaces import Box, Discrete
 from jaxrl import backend
 from jaxrl import config as configs
 from jaxrl.config.settings import RunConfig
-from jaxrl.run import checkpoint, folder, metrics
+from jaxrl.storage import checkpoint, folder, metrics
 
 if not backend.started():
     jax.config.update("jax_num_cpu_devices", 2)       # so that three seeds are two blocks, one of them filled up

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import checkpoint, folder, metrics
+from jaxrl.storage import checkpoint, folder, metrics
 
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir"}
 

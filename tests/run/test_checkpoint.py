@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import checkpoint, tensors
+from jaxrl.storage import checkpoint, tensors
 
 DATA = Path(__file__).parent / "data"
 DTYPES = [*tensors.DTYPES.values()]

@@ -10,7 +10,7 @@ from PIL import Image
 import jaxrl
 from jaxrl.cli.main import main
 from jaxrl.errors import UserError
-from jaxrl.run import film
+from jaxrl.report import film
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 SMALL = {"algo.num_envs": 4, "algo.rollout_length": 8, "algo.network.hidden": [8], "total_steps": 64,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import Interrupted, Problem, RunError, UserError
-from jaxrl.run import folder
+from jaxrl.storage import folder
 
 SUMMARY = dict.fromkeys(folder.SUMMARY_KEYS) | {"status": "completed", "algo": "ppo", "env": "cartpole"}
 

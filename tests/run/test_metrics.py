@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import RunError
-from jaxrl.run import metrics
+from jaxrl.storage import metrics
 
 
 def lines(path) -> list[str]:

@@ -7,7 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from jaxrl.run import chart, folder, metrics, report
+from jaxrl.report import chart
+from jaxrl.report import page as report
+from jaxrl.storage import folder, metrics
 
 NASTY = "<script>alert('x')</script>\"&"
 

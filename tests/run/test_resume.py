@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, folder, metrics
 from jaxrl.run.loop import resume, train
+from jaxrl.storage import checkpoint, folder, metrics
 from tests.run.helpers import (
     EVERY,
     UPDATE,

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from jaxrl.errors import Interrupted
-from jaxrl.run import checkpoint, folder
 from jaxrl.run.loop import Session, resume, train
 from jaxrl.run.signals import Signals
+from jaxrl.storage import checkpoint, folder
 from tests.run.helpers import (
     EVERY,
     UPDATE,

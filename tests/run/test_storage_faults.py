@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, folder, metrics
+from jaxrl.storage import checkpoint, folder, metrics
 
 CHILD = Path(__file__).with_name("storage_child.py")
 pytestmark = pytest.mark.fault

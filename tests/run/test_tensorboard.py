@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
-from jaxrl.run.folder import SUMMARY_KEYS
-from jaxrl.run.tensorboard import TensorBoard
+from jaxrl.report.tensorboard import TensorBoard
+from jaxrl.storage.folder import SUMMARY_KEYS
 
 SUMMARY = dict.fromkeys(SUMMARY_KEYS) | {"status": "completed", "total_steps": 300, "eval_iqm": 9.5,
                                          "eval_returns": [9.0, 10.0], "train_returns": [None, 8.0]}

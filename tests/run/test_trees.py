@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint
-from jaxrl.run.trees import flatten, unflatten
+from jaxrl.storage import checkpoint
+from jaxrl.storage.trees import flatten, unflatten
 
 
 class State(NamedTuple):

@@ -20,9 +20,7 @@ import optax
 
 from envs_jax.spaces import Box
 from jaxrl.blocks import normalize
-from jaxrl.blocks.distributions import finite_bounds
-from jaxrl.blocks.initializers import orthogonalize
-from jaxrl.blocks.networks import (
+from jaxrl.blocks.networks.actor_critic import (
     TrunkConfig,
     candidate_features,
     encode,
@@ -32,8 +30,10 @@ from jaxrl.blocks.networks import (
     reads_images,
     without_unread,
 )
-from jaxrl.blocks.off_policy import ReplayConfig
+from jaxrl.blocks.networks.distributions import finite_bounds
+from jaxrl.blocks.networks.initializers import orthogonalize
 from jaxrl.blocks.optim import adam, flat_norm, scheduled
+from jaxrl.blocks.replay.config import ReplayConfig
 from jaxrl.declare import defaults, hyper, nested, static
 from jaxrl.types import EnvSpec, Input, Metrics
 
@@ -93,7 +93,7 @@ def policy_critics(config: CriticsConfig, spec: EnvSpec, size: int) -> PolicyCri
 
     Critics of a Box read the action beside the observation; beside an image's features, in one more layer.
     """
-    from jaxrl.blocks import modules
+    from jaxrl.blocks.networks import modules
 
     net, dtype = config.network, jnp.dtype(config.network.compute_dtype)
     features, offers = input_features(net, spec), partial(candidate_features, net, spec)

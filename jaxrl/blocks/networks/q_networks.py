@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.blocks.exploration import EpsilonConfig, epsilon, epsilon_greedy, greedy
-from jaxrl.blocks.initializers import orthogonalize
-from jaxrl.blocks.networks import (
+from jaxrl.blocks.losses.value import dueling, quantile_midpoints
+from jaxrl.blocks.networks.actor_critic import (
     TrunkConfig,
     candidate_features,
     empty_carry,
@@ -19,7 +19,7 @@ from jaxrl.blocks.networks import (
     input_features,
     without_unread,
 )
-from jaxrl.blocks.value_losses import dueling, quantile_midpoints
+from jaxrl.blocks.networks.initializers import orthogonalize
 from jaxrl.types import EnvSpec, Input
 
 POINTS = 32              # fractions, midpoints of equal parts, of which a mean is taken: as many as the paper draws
@@ -74,12 +74,12 @@ def acting(network: QNetwork, config: EpsilonConfig) -> tuple[Callable, Callable
 
 def q_network(config: TrunkConfig, spec: EnvSpec, *, size: int = 1, duel: bool = False, noisy: bool = False,
               implicit: bool = False) -> QNetwork:
-    """For the actions of a Discrete space, by their features where these are given (`networks.parametric`).
+    """For the actions of a Discrete space, by their features where these are given (`actor_critic.parametric`).
 
     size: numbers per action. duel: a state's value and the actions' advantages. noisy: the layers after the trunk are.
     implicit: the numbers are the quantiles of `size` fractions, which are drawn anew each time (IQN).
     """
-    from jaxrl.blocks import modules
+    from jaxrl.blocks.networks import modules
 
     features, offers = input_features(config, spec), partial(candidate_features, config, spec)
     trunk = modules.Trunk(config, jnp.dtype(config.compute_dtype))

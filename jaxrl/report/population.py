@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxrl.config.schedule import Lineage, final_fitness, fittest, read_lineage
 from jaxrl.errors import UserError
-from jaxrl.run.chart import Trail, trail_chart
+from jaxrl.report.chart import Trail, trail_chart
 
 
 def section(run: Path | str) -> str:

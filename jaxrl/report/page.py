@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxrl.run import lineage, metrics
-from jaxrl.run.chart import Curve, average, line_chart, number
-from jaxrl.run.checkpoint import storage_error
-from jaxrl.run.files import shown, write_atomic
-from jaxrl.run.folder import CONFIG, read_environment, read_summary
+from jaxrl.report import population
+from jaxrl.report.chart import Curve, average, line_chart, number
+from jaxrl.storage import metrics
+from jaxrl.storage.checkpoint import storage_error
+from jaxrl.storage.files import shown, write_atomic
+from jaxrl.storage.folder import CONFIG, read_environment, read_summary
 
 REPORT = "report.html"
 _MAIN = ("step", "seconds", "steps_per_second", "return_mean", "episodes")
@@ -87,7 +88,7 @@ def page(run: Path) -> str:
         f'<p class="error">{html.escape(str(summary["error"]))}</p>' if summary.get("error") else "",
         _facts(summary), '<h2>Learning curves <span class="soft">over environment steps per seed</span></h2>',
         '<div class="charts">', line_chart("Return in training", _column(rows, "return_mean")),
-        line_chart("Return in evaluation (greedy)", _evaluations(evals)), "</div>", lineage.section(run),
+        line_chart("Return in evaluation (greedy)", _evaluations(evals)), "</div>", population.section(run),
         f'<h2>Other metrics</h2><div class="charts small">{"".join(small)}</div>' if small else "",
         '<div class="columns"><section><h2>Summary</h2>', _table(summary.items()), "</section>",
         "<section><h2>Environment</h2>", _table(_launch(environment)), "</section></div>",

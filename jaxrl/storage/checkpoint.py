@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import tensors
-from jaxrl.run.files import free_bytes, is_no_space, shown, size_text, sync_directory, write_new
-from jaxrl.run.trees import flatten, unflatten
+from jaxrl.storage import tensors
+from jaxrl.storage.files import free_bytes, is_no_space, shown, size_text, sync_directory, write_new
+from jaxrl.storage.trees import flatten, unflatten
 
 __all__ = ["best", "damage", "discard_after", "flatten", "last", "load", "save", "steps", "storage_error", "unflatten"]
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.run.checkpoint import storage_error
-from jaxrl.run.files import shown, sync_directory, write_all
+from jaxrl.storage.checkpoint import storage_error
+from jaxrl.storage.files import shown, sync_directory, write_all
 
 METRICS, EVALS = "metrics.jsonl", "evals.jsonl"
 

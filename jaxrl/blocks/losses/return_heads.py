@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.blocks.value_losses import (
+from jaxrl.blocks.losses.value import (
     categorical_loss,
     categorical_projection,
     huber,

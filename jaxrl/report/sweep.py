@@ -16,12 +16,12 @@ from jaxrl import config as configs
 from jaxrl.config.axes import Axis, Question
 from jaxrl.config.check import short
 from jaxrl.errors import UserError
-from jaxrl.population.search import Trial
-from jaxrl.run.chart import Dot, number, scatter_chart
-from jaxrl.run.checkpoint import storage_error
-from jaxrl.run.files import shown, write_atomic
-from jaxrl.run.report import REPORT, document
-from jaxrl.run.tensorboard import TensorBoard
+from jaxrl.population.trials import Trial
+from jaxrl.report.chart import Dot, number, scatter_chart
+from jaxrl.report.page import REPORT, document
+from jaxrl.report.tensorboard import TensorBoard
+from jaxrl.storage.checkpoint import storage_error
+from jaxrl.storage.files import shown, write_atomic
 
 SWEEP, TABLE, BEST, BOARDS = "sweep.yaml", "trials.csv", "best.yaml", "tensorboard"
 COLUMNS = ("trial", "status", "iqm", "ci_low", "ci_high", "steps", "seconds")

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.run.files import shown
-from jaxrl.run.metrics import plain
+from jaxrl.storage.files import shown
+from jaxrl.storage.metrics import plain
 
 _NOT_PLOTTED = {"step", "seconds"}
 _FLUSH_SECONDS = 5.0       # a flush is an fsync

@@ -1,9 +1,9 @@
-"""The flax modules behind networks.py. Importing flax takes half a second, so only networks.py's builders do.
+"""The flax modules behind actor_critic.py. Importing flax takes half a second, so only its builders do.
 
 A torso is a module of the table `jaxrl.networks`: made with (NetworkConfig, dtype), it maps features [N, F] to [N, H],
 or images [N, height, width, channels] if its class says `images = True`.
 
-Kernels are initialised with the gain they shall have (`initializers.gain`); networks.py makes them orthogonal.
+Kernels are initialised with the gain they shall have (`initializers.gain`); actor_critic.py makes them orthogonal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 
 from envs_jax.sharding import sharded
 from jaxrl import registry
-from jaxrl.blocks.initializers import gain
-from jaxrl.blocks.noisy import NoisyDense
-from jaxrl.blocks.value_losses import cosine_embedding
+from jaxrl.blocks.losses.value import cosine_embedding
+from jaxrl.blocks.networks.initializers import gain
+from jaxrl.blocks.networks.noisy import NoisyDense
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu, "elu": nn.elu, "silu": nn.silu, "gelu": nn.gelu}
 

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl.errors import UserError
-from jaxrl.run.checkpoint import storage_error
-from jaxrl.run.files import shown, sync_directory, write_all, write_atomic
-from jaxrl.run.metrics import plain
+from jaxrl.storage.checkpoint import storage_error
+from jaxrl.storage.files import shown, sync_directory, write_all, write_atomic
+from jaxrl.storage.metrics import plain
 
 __all__ = ["SUMMARY_KEYS", "Lock", "create", "is_pbt", "open_run", "read_summary", "safe_name", "write_atomic",
            "write_environment", "write_summary"]

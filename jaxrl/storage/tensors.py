@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxrl.run.files import slices
+from jaxrl.storage.files import slices
 
 _DTYPES = {
     "BOOL": np.bool_, "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxrl.blocks.replay.core import Replay
+from jaxrl.blocks.replay.buffer import Replay
 
 
 def nbytes(replay: Replay, row: Any, capacity: int, carry: Any = ()) -> int:

@@ -17,8 +17,8 @@ import numpy as np
 
 from envs_jax import spaces
 from jaxrl import registry
-from jaxrl.blocks.distributions import action_head
-from jaxrl.blocks.initializers import orthogonalize
+from jaxrl.blocks.networks.distributions import action_head
+from jaxrl.blocks.networks.initializers import orthogonalize
 from jaxrl.declare import static
 from jaxrl.types import EnvSpec, Input
 
@@ -154,7 +154,7 @@ def example(spec: EnvSpec, batch: tuple[int, ...] = (1, 1)) -> Input:
 
 def actor_critic(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
     """A policy and a value, on separate trunks, or on one if shared or recurrent."""
-    from jaxrl.blocks import modules
+    from jaxrl.blocks.networks import modules
 
     dtype = jnp.dtype(config.compute_dtype)
     recurrent = config.recurrent != "none"
