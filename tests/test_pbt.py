@@ -14,7 +14,6 @@ import pytest
 import jaxrl
 from jaxrl.api import Run
 from jaxrl.config.overrides import parse_sweep
-from jaxrl.config.schedule import final_fitness, fittest, read_lineage
 from jaxrl.declare import Range
 from jaxrl.distributed.pool import InlinePool
 from jaxrl.drivers.build import build
@@ -26,6 +25,7 @@ from jaxrl.report import page as report
 from jaxrl.run import learners, loop, pbt
 from jaxrl.run.plan import plan, settle
 from jaxrl.storage import checkpoint, metrics
+from jaxrl.storage.lineage import final_fitness, fittest, read_lineage
 from jaxrl.types import Progress, TrainState
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from jaxrl.config.schedule import Lineage, final_fitness, fittest, read_lineage
 from jaxrl.errors import UserError
 from jaxrl.report.chart import Trail, trail_chart
+from jaxrl.storage.lineage import Lineage, final_fitness, fittest, read_lineage
 
 
 def section(run: Path | str) -> str:
