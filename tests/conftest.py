@@ -1,4 +1,7 @@
-"""What holds for every test: strict promotion, two CPU devices, a cache of compiled programs that is nobody's own."""
+"""What holds for every test: strict promotion, two CPU devices, a cache of compiled programs that is nobody's own.
+
+Below, the fixtures of tests of runs.
+"""
 
 import os
 import tempfile
@@ -35,3 +38,44 @@ def quick_compile():
 def full_compile():
     """For tests of bits, in a module of quick compilations."""
     yield from _most_optimisations(True)
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture(scope="session")
+def made_members():
+    return {}
+
+
+@pytest.fixture
+def shared(quick_compile, made_members, monkeypatch):
+    """Equal learners share their compiled programs, whichever run they are of."""
+    from jaxrl.run import learners
+    from tests.helpers import static_part
+
+    make = learners.make_members
+
+    def shared(config, learner, *, layout=None, episodes):
+        s, stored = config.settings, layout or {}
+        key = repr((config.algo, static_part(config), config.env, s.num_seeds, s.num_devices,
+                    stored.get("block_size"), stored.get("shards"), episodes))
+        if key not in made_members:
+            made_members[key] = make(config, learner, layout=layout, episodes=episodes)
+        return made_members[key]
+
+    monkeypatch.setattr(learners, "make_members", shared)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """The environment tests.helpers.Poisoned, by the name "poisoned"."""
+    from jaxrl import registry
+
+    monkeypatch.setitem(registry.environments(), "poisoned", "tests.helpers:Poisoned")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A compilation cache for the processes of a test session."""
+    return tmp_path_factory.mktemp("compiled")

@@ -12,11 +12,9 @@ from jaxrl.declare import hypers
 from jaxrl.errors import RunError, UserError
 from jaxrl.run import learners
 from jaxrl.storage import folder
-from tests.run.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
+from tests.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
 
 pytestmark = pytest.mark.usefixtures("shared")
-
-from tests.run.conftest import made_members, shared  # noqa: F401
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key not in ("algo", "env")}, **EVERY, "num_seeds": 3}
 SHORT = {**SETTINGS, "total_steps": 4 * UPDATE}

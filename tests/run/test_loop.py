@@ -21,7 +21,7 @@ from jaxrl.run import learners, loop
 from jaxrl.run.loop import resume, train
 from jaxrl.run.plan import Plan, plan, settle
 from jaxrl.storage import checkpoint, folder, metrics
-from tests.run.helpers import (
+from tests.helpers import (
     EVERY,
     HUGE_REWARD,
     INF_REWARD,

@@ -15,7 +15,7 @@ import pytest
 from jaxrl.errors import UserError
 from jaxrl.run.loop import resume, train
 from jaxrl.storage import checkpoint, folder, metrics
-from tests.run.helpers import (
+from tests.helpers import (
     EVERY,
     UPDATE,
     Killed,

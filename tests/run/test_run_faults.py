@@ -17,7 +17,7 @@ from jaxrl.run import loop
 from jaxrl.run.loop import resume, train
 from jaxrl.storage import checkpoint, folder, metrics
 from jaxrl.storage.metrics import METRICS
-from tests.run.helpers import (
+from tests.helpers import (
     UPDATE,
     Watcher,
     assert_same,

@@ -14,7 +14,7 @@ from jaxrl.errors import Interrupted
 from jaxrl.run.loop import Session, resume, train
 from jaxrl.run.signals import Signals
 from jaxrl.storage import checkpoint, folder
-from tests.run.helpers import (
+from tests.helpers import (
     EVERY,
     UPDATE,
     Watcher,

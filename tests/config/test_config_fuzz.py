@@ -1,6 +1,6 @@
 """Anything as the value of any declared setting: a config whose YAML reads back the same, or a UserError of one-line
 texts. Never another exception, and no file is opened but those of the packages (`config=FILE`, which reads one by
-design, is left to tests/test_config.py).
+design, is left to tests/config/test_config.py).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Watch:
     """Notes every file that is opened, and every program that is started, but for what lies in the packages."""
 
     on, seen = False, []
-    homes = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix)
+    homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix)
 
     @classmethod
     def hook(cls, event, args):

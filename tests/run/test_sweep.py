@@ -20,8 +20,8 @@ from jaxrl.population import trials as search
 from jaxrl.report import sweep as sweep_report
 from jaxrl.run import learners, loop, sweep
 from jaxrl.storage import checkpoint
-from tests.run import helpers
-from tests.run.helpers import NAN_REWARD, TINY, UPDATE, Killed, Watcher, killer, static_part
+from tests import helpers
+from tests.helpers import NAN_REWARD, TINY, UPDATE, Killed, Watcher, killer, static_part
 
 SEED = 1                     # of two seeds' environments, only the second is doomed where few are
 RATES = (1e-4, 3e-3, 1e-2, 0.1)
@@ -323,7 +323,7 @@ def test_pruning_frees_members_and_changes_nothing_else(whole, shared, tmp_path)
 @pytest.fixture
 def poisoned(monkeypatch):
     from jaxrl import registry
-    monkeypatch.setitem(registry.environments(), "poisoned", "tests.run.helpers:Poisoned")
+    monkeypatch.setitem(registry.environments(), "poisoned", "tests.helpers:Poisoned")
 
 
 POISON = {"env": "poisoned", "env.params.poison": NAN_REWARD, "eval_episodes": 4}

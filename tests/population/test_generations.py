@@ -14,7 +14,7 @@ from jaxrl.population.members import on_host
 from jaxrl.run.learners import TRAIN, make_members, member_keys, spread
 from jaxrl.run.loop import resume, train
 from jaxrl.storage import checkpoint
-from tests.run.helpers import assert_same, rows
+from tests.helpers import assert_same, rows
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 WORDS = {"algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15, "algo.population": 12,

@@ -20,8 +20,7 @@ from jaxrl.declare import hypers
 from jaxrl.drivers import curriculum
 from jaxrl.drivers.build import build
 from jaxrl.storage import checkpoint
-from tests.run.conftest import made_members, shared  # noqa: F401
-from tests.run.helpers import UPDATE, assert_same, tiny
+from tests.helpers import UPDATE, assert_same, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
