@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxrl.blocks.losses import standardize
+from jaxrl.blocks.losses.policy import standardize
+from jaxrl.blocks.losses.returns import gae
 from jaxrl.blocks.optim import rmsprop
 from jaxrl.blocks.policy_gradient import PolicyGradientConfig, policy_gradient, value_metrics
-from jaxrl.blocks.returns import gae
 from jaxrl.declare import Range, defaults, hyper, static
 from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.blocks.evolution import EvolutionConfig, best_directions, mirrored
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.declare import defaults, nested, static
 from jaxrl.types import Algorithm, EnvSpec, Strategy
 

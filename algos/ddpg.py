@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from envs_jax.spaces import Box
-from jaxrl.blocks.critics import CriticsConfig, Optimizers, fit, policy_critics
 from jaxrl.blocks.exploration import ar1_noise, perturb
+from jaxrl.blocks.networks.critics import CriticsConfig, Optimizers, fit, policy_critics
 from jaxrl.blocks.optim import soft_update
 from jaxrl.declare import defaults, hyper, static
 from jaxrl.types import Agent, Algorithm, EnvSpec

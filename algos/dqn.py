@@ -16,7 +16,8 @@ become priorities. The parts are switches:
 
 Noise is drawn anew for every pass; IQN's fractions are drawn to learn, and the midpoints of equal parts to choose by,
 where the paper draws 32: the same mean without their noise.
-`c51`, `qrdqn`, `iqn` and `rainbow` are names for sets of them. Actions may be told by features (networks.parametric).
+`c51`, `qrdqn`, `iqn` and `rainbow` are names for sets of them. Actions may be told by features
+(actor_critic.parametric).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxrl.blocks import return_heads
 from jaxrl.blocks.exploration import EpsilonConfig, epsilon, epsilon_greedy, greedy, only_discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.off_policy import ReplayConfig
+from jaxrl.blocks.losses import return_heads
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.blocks.q_learning import Actor, gradient_step, start
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.replay.config import ReplayConfig
 from jaxrl.declare import defaults, hyper, nested, static
 from jaxrl.types import Agent, Algorithm, EnvSpec
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxrl.blocks.evolution import Actor, CandidatesConfig, acting_of, finite_fitness, reported
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.declare import defaults, hyper, log_range, nested, static
 from jaxrl.types import Algorithm, EnvSpec, Strategy
 

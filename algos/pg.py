@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxrl.blocks.losses import standardize
+from jaxrl.blocks.losses.policy import standardize
+from jaxrl.blocks.losses.returns import discounted_returns
 from jaxrl.blocks.optim import adam
 from jaxrl.blocks.policy_gradient import PolicyGradientConfig, policy_gradient, value_metrics
-from jaxrl.blocks.returns import discounted_returns
 from jaxrl.declare import defaults, static
 from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
-from jaxrl.blocks.losses import approx_kl, clip_fraction, clipped_value, ppo_clip, standardize
+from jaxrl.blocks.losses.policy import approx_kl, clip_fraction, clipped_value, ppo_clip, standardize
+from jaxrl.blocks.losses.returns import gae
 from jaxrl.blocks.minibatch import problems as minibatch_problems
 from jaxrl.blocks.minibatch import sgd
 from jaxrl.blocks.optim import adam
 from jaxrl.blocks.policy_gradient import PolicyGradientConfig, objective, policy_gradient, value_metrics
-from jaxrl.blocks.returns import gae
 from jaxrl.blocks.schedules import linear
 from jaxrl.declare import Range, hyper, static
 from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory

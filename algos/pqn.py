@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl.blocks.exploration import EpsilonConfig, greedy, only_discrete
+from jaxrl.blocks.losses.returns import lambda_returns
+from jaxrl.blocks.losses.value import of_action
 from jaxrl.blocks.minibatch import problems as minibatch_problems
 from jaxrl.blocks.minibatch import sgd
-from jaxrl.blocks.networks import TrunkConfig
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import acting, q_network
 from jaxrl.blocks.optim import adam, flat_norm, scheduled
-from jaxrl.blocks.q_networks import acting, q_network
-from jaxrl.blocks.returns import lambda_returns
-from jaxrl.blocks.value_losses import of_action
 from jaxrl.declare import Range, hyper, log_range, nested, static
 from jaxrl.types import Agent, Algorithm, EnvSpec, Trajectory
 

@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.blocks.exploration import EpsilonConfig, greedy, only_discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.off_policy import ReplayConfig
+from jaxrl.blocks.losses.returns import n_step_returns
+from jaxrl.blocks.losses.value import inverse_rescale, of_action, rescale
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import acting, q_network
 from jaxrl.blocks.q_learning import Actor, gradient_step, start
-from jaxrl.blocks.q_networks import acting, q_network
 from jaxrl.blocks.replay import Sequences
-from jaxrl.blocks.returns import n_step_returns
-from jaxrl.blocks.value_losses import inverse_rescale, of_action, rescale
+from jaxrl.blocks.replay.config import ReplayConfig
 from jaxrl.declare import defaults, hyper, nested, static
 from jaxrl.types import Agent, Algorithm, EnvSpec, Input
 

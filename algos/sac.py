@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.critics import CriticsConfig, Optimizers, fit, policy_critics
-from jaxrl.blocks.distributions import action_head, squash, tanh_normal_head
 from jaxrl.blocks.exploration import ar1_noise
+from jaxrl.blocks.losses.value import soft_value
+from jaxrl.blocks.networks.critics import CriticsConfig, Optimizers, fit, policy_critics
+from jaxrl.blocks.networks.distributions import action_head, squash, tanh_normal_head
 from jaxrl.blocks.optim import soft_update
-from jaxrl.blocks.value_losses import soft_value
 from jaxrl.declare import hyper
 from jaxrl.types import Agent, Algorithm, EnvSpec
 

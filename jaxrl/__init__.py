@@ -4,7 +4,8 @@
     run.returns
     jaxrl.load("runs/cartpole-ppo-...")
 
-Importing this package imports neither JAX nor an algorithm; it registers the configs with Hydra.
+Importing this package imports neither JAX nor an algorithm; it registers the configs with Hydra, and what reads
+the run that a config names.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxrl.config import schemas
+from jaxrl.config import schedule, schemas
 
 if TYPE_CHECKING:
     from jaxrl.api import load, make_runner, pbt, resume, resume_sweep, sweep, train, tune_trainable
@@ -22,7 +23,16 @@ __all__ = ["compose", "load", "make_runner", "pbt", "resume", "resume_sweep", "s
 
 _HOMES = {"compose": "jaxrl.config", **{name: "jaxrl.api" for name in __all__ if name != "compose"}}
 
+
+def _reader() -> schedule.Reader:
+    """What reads the run of `schedule=RUN`, imported when one is named."""
+    from jaxrl.storage import lineage
+
+    return lineage
+
+
 schemas.register()
+schedule.register(_reader)
 
 
 def __getattr__(name: str) -> Any:

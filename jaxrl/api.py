@@ -15,10 +15,13 @@ from jaxrl import config as configs
 from jaxrl.config.settings import RunConfig
 from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, film, folder, learners, loop, metrics, sweep_report
+from jaxrl.report import film
+from jaxrl.report import sweep as sweep_report
+from jaxrl.run import learners, loop
 from jaxrl.run import pbt as pbts
 from jaxrl.run import sweep as sweeps
 from jaxrl.run.reporter import Reporter
+from jaxrl.storage import checkpoint, folder, metrics
 from jaxrl.types import Runner
 
 

@@ -82,7 +82,7 @@ def environments() -> dict[str, str]:
 
 
 def networks() -> dict[str, str]:
-    """Name -> "module:attribute" of every torso installed: see jaxrl/blocks/modules.py."""
+    """Name -> "module:attribute" of every torso installed: see jaxrl/blocks/networks/modules.py."""
     return _table(NETWORKS)
 
 

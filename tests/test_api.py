@@ -10,12 +10,11 @@ from omegaconf import OmegaConf
 import jaxrl
 from jaxrl.declare import hypers
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import folder, learners
-from tests.run.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
+from jaxrl.run import learners
+from jaxrl.storage import folder
+from tests.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
 
 pytestmark = pytest.mark.usefixtures("shared")
-
-from tests.run.conftest import made_members, shared  # noqa: F401
 
 SETTINGS = {**{key: value for key, value in TINY.items() if key not in ("algo", "env")}, **EVERY, "num_seeds": 3}
 SHORT = {**SETTINGS, "total_steps": 4 * UPDATE}
@@ -139,7 +138,7 @@ def test_a_runner_of_ones_own(trained):
     state, metrics = jax.jit(runner.advance)(state, 4)
     assert int(state.progress.update) == 4 and np.isfinite(metrics["return_mean"])
     assert rows(trained().folder)[-1]["step"] == 4 * UPDATE
-    from jaxrl.run import checkpoint
+    from jaxrl.storage import checkpoint
 
     stored = checkpoint.load(trained().folder)[0]
     mine = checkpoint.flatten(state.agent.params)

@@ -20,7 +20,7 @@ from envs_jax.spaces import Box, Discrete
 from envs_jax.vector import VectorEnv
 from jaxrl import evaluate as module
 from jaxrl.blocks import normalize
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.declare import hypers
 from jaxrl.evaluate import bootstrap_ci, iqm, make_evaluate
 from jaxrl.types import Agent

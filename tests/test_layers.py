@@ -20,9 +20,10 @@ PACKAGES = ("envs_jax", "jaxrl", "algos")
 LAYERS = [      # of jaxrl, lowest first: a module imports from the lines above its own, and from its own package
     ("jaxrl.errors", "jaxrl.declare", "jaxrl.types"),
     ("jaxrl.backend", "jaxrl.registry"),
-    ("jaxrl.blocks", "jaxrl.config", "jaxrl.distributed"),      # the last: workers and items, nothing of learning
+    ("jaxrl.blocks", "jaxrl.config", "jaxrl.distributed", "jaxrl.storage"),      # the last two: nothing of learning
     ("jaxrl.drivers", "jaxrl.evaluate"),
     ("jaxrl.population",),
+    ("jaxrl.report",),                             # draws what storage and population hold
     ("jaxrl.run",),
     ("jaxrl.api",),
     ("jaxrl.cli",),
@@ -30,12 +31,12 @@ LAYERS = [      # of jaxrl, lowest first: a module imports from the lines above 
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PURE = {"jaxrl.blocks", "jaxrl.declare", "jaxrl.errors", "jaxrl.types"}        # what blocks and algorithms may see
-TABLES = {("jaxrl.blocks.networks", "jaxrl.registry"), ("jaxrl.blocks.modules", "jaxrl.registry")}     # of torsos
+TABLES = {(f"jaxrl.blocks.networks.{name}", "jaxrl.registry") for name in ("actor_critic", "modules")}      # of torsos
 PROTOCOL = {"envs_jax", *(f"envs_jax.{name}" for name in (       # what jaxrl may see
     "core", "parameters", "render", "sharding", "spaces", "suites", "vector", "wrappers"))}
 
 EDGE = {        # packages that stay at the edge, and who may import them; "module!" may do so at its top
-    "flax": ["jaxrl.blocks.modules!", "jaxrl.blocks.noisy!"],
+    "flax": ["jaxrl.blocks.networks.modules!", "jaxrl.blocks.networks.noisy!"],
     "PIL": ["envs_jax.render"],
     **{suite: [f"envs_jax.adapters.{suite}"] for suite in ("brax", "craftax", "jaxmarl", "jumanji", "pgx")},
     "gymnasium": ["envs_jax.bridges!"],
@@ -47,7 +48,7 @@ EDGE = {        # packages that stay at the edge, and who may import them; "modu
     "ray": ["jaxrl.distributed"],
     "rich": ["jaxrl.cli"],
     "safetensors": [],
-    "tensorboardX": ["jaxrl.run.tensorboard"],
+    "tensorboardX": ["jaxrl.report.tensorboard"],
     "yaml": ["jaxrl.config"],
 }
 BROUGHT = {"ml_dtypes": "jax", "pil": "pillow", "yaml": "omegaconf"}      # imported, brought by the dependency named
@@ -219,7 +220,8 @@ def test_importing_jaxrl_beside_jax_costs_little():
 
 def test_storage_needs_no_jax():
     """A full disk or a damaged file is handled, and tested, without it."""
-    code = "import jaxrl.run.checkpoint, jaxrl.run.folder, jaxrl.run.metrics, jaxrl.run.report, jaxrl.run.tensorboard"
+    storage = [module for module in FILES if inside(module, "jaxrl.storage")]
+    code = f"import {', '.join(storage)}, jaxrl.report.page, jaxrl.report.tensorboard"
     assert not tops(modules_after(code)) & {"jax", "jaxlib", "flax", "tensorboardX", "envs_jax", "algos"}
 
 

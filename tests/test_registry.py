@@ -34,7 +34,7 @@ def test_a_table_that_is_none_is_left_out(table, monkeypatch):
         assert registry.merge(registry._tables(registry.NETWORKS)) == {}
 
 
-@pytest.mark.parametrize("target", ["no_such_package:Torso", "jaxrl.blocks.modules:NoSuchTorso"])
+@pytest.mark.parametrize("target", ["no_such_package:Torso", "jaxrl.blocks.networks.modules:NoSuchTorso"])
 def test_a_target_that_cannot_be_loaded_is_named(target, monkeypatch):
     monkeypatch.setattr(registry, "networks", lambda: {"mine": target})
     with pytest.raises(UserError, match=f'"mine" is declared as {target}, which cannot be loaded'):

@@ -12,9 +12,10 @@ import envs_jax
 from envs_jax import spaces
 from envs_jax.core import spec
 from envs_jax.vector import VectorEnv
-from jaxrl.blocks import losses, returns
-from jaxrl.blocks.distributions import action_head
-from jaxrl.blocks.networks import NetworkConfig, actor_critic, example
+from jaxrl.blocks.losses import policy as losses
+from jaxrl.blocks.losses import returns
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic, example
+from jaxrl.blocks.networks.distributions import action_head
 from jaxrl.blocks.shuffle import permutation
 
 T, B = 5, 3

@@ -1,6 +1,6 @@
 """Pure functions: what the algorithms are made from."""
 
-NETWORKS = {        # the torsos of networks.py by name; other packages add theirs by the entry point `jaxrl.networks`
-    "mlp": "jaxrl.blocks.modules:MLP",
-    "cnn": "jaxrl.blocks.modules:CNN",
+NETWORKS = {        # the torsos of networks/ by name; other packages add theirs by the entry point `jaxrl.networks`
+    "mlp": "jaxrl.blocks.networks.modules:MLP",
+    "cnn": "jaxrl.blocks.networks.modules:CNN",
 }

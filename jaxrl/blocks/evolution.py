@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxrl.blocks import normalize
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.blocks.optim import global_norm
 from jaxrl.declare import hyper, log_range, nested, static
 from jaxrl.types import EnvSpec, Strategy

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl.blocks import normalize
-from jaxrl.blocks.losses import explained_variance
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.losses.policy import explained_variance
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.blocks.optim import flat_norm, scheduled
 from jaxrl.declare import Range, hyper, log_range, nested, static
 from jaxrl.types import Agent, EnvSpec, Input, Metrics, Trajectory

@@ -56,7 +56,7 @@ def hardware() -> list[tuple[str, str]]:
     import jax
 
     from jaxrl import backend
-    from jaxrl.population.memory import size_text
+    from jaxrl.population.budget import size_text
 
     kinds = [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.local_devices()]
     limit, free = backend.memory()

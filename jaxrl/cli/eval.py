@@ -27,7 +27,7 @@ def run(words: list[str]) -> None:
         "step": Declaration("step", int | None, None, "static", "checkpoint: a step or best; null: the last", low=0),
         "render": Declaration("render", str | None, None, "static", "a picture of one episode", choices=("gif",)),
         **DEVICE, **OUTPUT})
-    from jaxrl.run import folder
+    from jaxrl.storage import folder
 
     folder.open_run(path)                         # says so before JAX starts
     step = "best" if best else values.get("step")
@@ -45,8 +45,8 @@ def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str,
     """Plays; -> what is printed, as JSON data."""
     from jaxrl import api, backend
     from jaxrl.evaluate import bootstrap_ci, iqm
-    from jaxrl.run import checkpoint
-    from jaxrl.run.metrics import plain
+    from jaxrl.storage import checkpoint
+    from jaxrl.storage.metrics import plain
 
     backend.prepare(values.get("device", "auto"))
     run = api.load(path)
@@ -60,7 +60,7 @@ def evaluate(path: str, episodes: int, step: int | str | None, values: dict[str,
 def picture(path: str, step: int | str | None) -> str:
     """Writes the film; -> where it is, as a person types it."""
     from jaxrl import api
-    from jaxrl.run.folder import shown
+    from jaxrl.storage.folder import shown
 
     return shown(api.load(path).film(step))
 

@@ -26,7 +26,8 @@ def run(words: list[str]) -> None:
     from jaxrl.config.settings import SETTINGS
     from jaxrl.declare import Declaration
     from jaxrl.errors import UserError
-    from jaxrl.run import folder, sweep_report
+    from jaxrl.report import sweep as sweep_report
+    from jaxrl.storage import folder
 
     path, words = take_run("resume", words)
     if sweep_report.is_sweep(path):

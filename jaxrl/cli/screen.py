@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxrl.cli.main import say
 from jaxrl.cli.text import duration, rate
-from jaxrl.run.folder import is_pbt
+from jaxrl.storage.folder import is_pbt
 
 EVERY = 10.0      # seconds between plain lines
 REDRAW = 0.1      # seconds between frames of the live line
@@ -173,7 +173,7 @@ def _summary_text(summary: Mapping[str, Any], run: Path) -> str:
     try:
         return (run / "summary.json").read_text().rstrip("\n")
     except OSError:
-        from jaxrl.run.metrics import plain
+        from jaxrl.storage.metrics import plain
 
         return json.dumps(plain(summary), indent=2)
 

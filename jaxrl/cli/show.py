@@ -8,7 +8,7 @@ from jaxrl.cli.text import table
 from jaxrl.config import Origin
 from jaxrl.config.check import short
 from jaxrl.errors import UserError
-from jaxrl.run import folder
+from jaxrl.storage import folder
 
 HELP = """
 jaxrl show algo=NAME env=NAME [key=value ...]

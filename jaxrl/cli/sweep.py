@@ -66,13 +66,13 @@ def resume(path: str, words: list[str]) -> None:
 def say_result(path: Path, *, json: bool) -> None:
     """The best trials and the next commands; with `json` every trial, on stdout."""
     from jaxrl.cli.main import say
-    from jaxrl.run.sweep_report import read_table
+    from jaxrl.report.sweep import read_table
 
     rows = read_table(path)
     if json:
         from json import dumps
 
-        from jaxrl.run.metrics import plain
+        from jaxrl.storage.metrics import plain
 
         say(dumps(plain({"sweep": str(path), "trials": rows}), indent=2), "stdout")
         return
@@ -86,8 +86,8 @@ def result_lines(rows: list[dict[str, Any]], path: Path) -> list[str]:
 
     from jaxrl.cli.screen import number
     from jaxrl.cli.text import table
-    from jaxrl.run.files import shown
-    from jaxrl.run.sweep_report import BEST, BOARDS, COLUMNS, REPORT, TABLE
+    from jaxrl.report.sweep import BEST, BOARDS, COLUMNS, REPORT, TABLE
+    from jaxrl.storage.files import shown
 
     axes = [key for key in rows[0] if key not in {*COLUMNS, "returns", "what", "run"}]
     done = sorted((row for row in rows if row["status"] == "completed"), key=lambda row: (-row["iqm"], row["trial"]))

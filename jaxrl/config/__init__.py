@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from jaxrl.config.check import check
 from jaxrl.config.overrides import Item, parse
 from jaxrl.config.reading import declared, declared_of_env, flatten, read
+from jaxrl.config.schedule import reader
 from jaxrl.config.settings import SETTINGS, EnvConfig, RunConfig, Settings
 from jaxrl.errors import Problem, UserError
 from jaxrl.registry import algorithms, environments, unknown
@@ -128,7 +129,7 @@ def _base_of_file(values: dict[str, Item], problems: list[Problem], extend: bool
 
 def _base_of_schedule(values: dict[str, Item], problems: list[Problem]) -> dict:
     """What the run was made from whose schedule is followed, without what makes it a population."""
-    file = Item("config", str(Path(str(values["schedule"].value)) / "config.yaml"))
+    file = Item("config", str(reader().config_file(str(values["schedule"].value))))
     base = _base_of_file({**values, "config": file}, problems, extend=False)
     return {key: base[key] for key in ("algo", "env", "preset", "total_steps", "schedule_steps") if key in base}
 

@@ -55,7 +55,7 @@ class Evolution:
 
     def __init__(self, strategy: Strategy, env: Environment, params: Any, *, population: int, block_size: int,
                  episodes: int = 1, episode_steps: int | None = None, statistics: bool = False, curriculum: Any = None):
-        """statistics: moments of observations are wanted; curriculum: as of drivers.compiled."""
+        """statistics: moments of observations are wanted; curriculum: as of drivers.rollout."""
         self.strategy, self.params, self.curriculum, self.statistics = strategy, params, curriculum, statistics
         env = TimeLimit(env, episode_steps) if episode_steps else env
         self.population, self.size, self.blocks = population, block_size, population // block_size

@@ -14,7 +14,7 @@ from jaxrl.blocks import replay as replays
 from jaxrl.blocks.exploration import uniform_action
 from jaxrl.blocks.replay import Replay
 from jaxrl.blocks.replay import ring as rings
-from jaxrl.drivers.compiled import Compiled
+from jaxrl.drivers.rollout import Compiled
 from jaxrl.errors import UserError
 from jaxrl.types import Agent, Input, TrainState, Trajectory
 

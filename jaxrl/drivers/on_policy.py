@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxrl.drivers.compiled import Compiled
+from jaxrl.drivers.rollout import Compiled
 
 
 class OnPolicy(Compiled):

@@ -20,12 +20,12 @@ from jaxrl.distributed.cluster import Cluster
 from jaxrl.drivers.build import Learner
 from jaxrl.errors import UserError
 from jaxrl.evaluate import make_evaluate
-from jaxrl.population import memory
+from jaxrl.population import budget
 from jaxrl.population.generations import Evaluator, Generations
 from jaxrl.population.members import Members, block_size
 from jaxrl.population.remote import BlockHost, RemoteMembers
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
-from jaxrl.run import checkpoint, folder
+from jaxrl.storage import checkpoint, folder
 from jaxrl.types import Strategy, TrainState
 
 TRAIN, PERIODIC, FINAL = range(3)                 # key streams: learning, evaluations of a run, `jaxrl eval`
@@ -92,15 +92,15 @@ def open_remote(config: RunConfig, learner: Learner, size: int, cluster: Cluster
         yield members[0]
 
 
-def check_memory(config: RunConfig, learner: Learner, size: int | None = None) -> tuple[memory.Need, TrainState]:
+def check_memory(config: RunConfig, learner: Learner, size: int | None = None) -> tuple[budget.Need, TrainState]:
     """(What the members need, shapes of one). Raises UserError if it is more than there is, or devices are missing.
     size: of their blocks, if they are already dealt out. What machines of another Ray have is not known here."""
-    s, state = config.settings, memory.member(learner.runner, hypers(config.agent))
+    s, state = config.settings, budget.member(learner.runner, hypers(config.agent))
     devices = backend.devices(s.num_devices)
     size = size or (1 if isinstance(learner.agent, Strategy) else s.block_size)
     if s.workers and s.address:
-        return memory.need(state, s.num_seeds, size or block_size(s.num_seeds, len(devices))), state
-    return memory.check(learner.runner, state, s.num_seeds, devices, size), state
+        return budget.need(state, s.num_seeds, size or block_size(s.num_seeds, len(devices))), state
+    return budget.check(learner.runner, state, s.num_seeds, devices, size), state
 
 
 def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarray], *,

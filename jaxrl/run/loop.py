@@ -23,9 +23,10 @@ from jaxrl.declare import hypers
 from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.evaluate import bootstrap_ci, iqm
-from jaxrl.population import memory
+from jaxrl.population import budget
 from jaxrl.population.members import Members, Population, on_host
-from jaxrl.run import checkpoint, folder, metrics, report
+from jaxrl.report import page
+from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run.learners import (
     PERIODIC,
     TRAIN,
@@ -39,7 +40,7 @@ from jaxrl.run.learners import (
 from jaxrl.run.plan import Plan, plan, settle, updates
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.run.signals import Signals
-from jaxrl.run.tensorboard import TensorBoard
+from jaxrl.storage import checkpoint, folder, metrics
 
 MOST_NAMED = 8                                    # members in one message
 EPISODES = ("episodes", "return_mean", "length_mean")      # metrics of the driver; the others are the learner's
@@ -223,8 +224,8 @@ class Session:
         copies = (not cpu) + (m.blocks > 1)                      # off the device, and into one array of all blocks
         if limit and copies * whole > free:
             self.reporter.note(f"warning: the replay is part of checkpoints: writing them takes "
-                               f"{memory.size_text(copies * whole)} more of the host's memory, "
-                               f"{memory.size_text(max(free, 0))} are left. Try: checkpoint_replay=false")
+                               f"{budget.size_text(copies * whole)} more of the host's memory, "
+                               f"{budget.size_text(max(free, 0))} are left. Try: checkpoint_replay=false")
 
     def start(self, agent: Any = None, hyper: Any = None) -> None:
         """Fresh members, with the agent state [num_seeds, ...] of another run if one is given; hyper: each member's own
@@ -467,7 +468,7 @@ class Session:
         folder.write_summary(self.run, summary)
         if self.tensorboard:
             self.tensorboard.finish(flat_hypers(self.config), summary)
-        report.write(self.run)
+        page.write(self.run)
         self.reporter.result(metrics.plain(summary), self.run)
 
 

@@ -20,13 +20,14 @@ import numpy as np
 from jaxrl import config as configs
 from jaxrl.config.axes import axis_of, known_settings, options_of
 from jaxrl.config.overrides import Item, Several
-from jaxrl.config.schedule import LINEAGE
 from jaxrl.config.settings import RunConfig
 from jaxrl.declare import Range, declarations
 from jaxrl.errors import Problem, UserError
 from jaxrl.population.pbt import OPTIONS, Options, Values, decide, initial
-from jaxrl.run import folder, learners, loop, metrics
+from jaxrl.run import learners, loop
 from jaxrl.run.reporter import Reporter
+from jaxrl.storage import folder, metrics
+from jaxrl.storage.lineage import LINEAGE
 
 ROUNDS = 20                      # of a run, where the interval is left open
 NO_EFFECT = {"num_seeds": "population= is the number of members",

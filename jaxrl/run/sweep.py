@@ -2,9 +2,9 @@
 
     SWEEP/sweep.yaml                what was asked
     SWEEP/<round>-group<n>/         a run whose members are trials x seeds: trials of equal static values, one round
-    SWEEP/trials.csv, best.yaml, report.html, tensorboard/      what came of it (jaxrl/run/sweep_report.py)
+    SWEEP/trials.csv, best.yaml, report.html, tensorboard/      what came of it (jaxrl/report/sweep.py)
 
-Which round comes next follows from the scores so far and from nothing else (jaxrl/population/search.py). So a sweep
+Which round comes next follows from the scores so far and from nothing else (jaxrl/population/trials.py). So a sweep
 goes on by being run again: runs that have ended are read, the one that was interrupted is resumed, the others are made.
 
 A trial's member s has the keys of seed s of an ordinary run, and blocks hold whole trials. What a trial does depends on
@@ -39,17 +39,18 @@ from jaxrl.distributed.cluster import Cluster, connect
 from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, Problem, RunError, UserError, reason
 from jaxrl.evaluate import bootstrap_ci, iqm
-from jaxrl.population import search
+from jaxrl.population import trials as search
 from jaxrl.population.members import Members
-from jaxrl.population.search import Round, Trial
-from jaxrl.run import checkpoint, folder, metrics, sweep_report
+from jaxrl.population.trials import Round, Trial
+from jaxrl.report import sweep as sweep_report
+from jaxrl.report.sweep import SWEEP, Outcome, is_sweep
+from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run.learners import make_members, member_keys, open_remote, stored_state
 from jaxrl.run.loop import Session, warnings_as_notes
 from jaxrl.run.plan import settle, updates
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.run.signals import Signals
-from jaxrl.run.sweep_report import SWEEP, Outcome, is_sweep
-from jaxrl.run.tensorboard import TensorBoard
+from jaxrl.storage import checkpoint, folder, metrics
 
 TRIALS, DIVERGED = "trials.json", "diverged.json"
 FORMAT = 1

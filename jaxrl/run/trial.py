@@ -14,9 +14,9 @@ from jaxrl import config as configs
 from jaxrl.config.overrides import Item
 from jaxrl.drivers.build import build
 from jaxrl.evaluate import iqm
-from jaxrl.run import checkpoint
 from jaxrl.run.learners import PERIODIC, TRAIN, make_members, member_keys, spread, stored_state
 from jaxrl.run.plan import plan, settle, updates
+from jaxrl.storage import checkpoint
 
 
 class Trial:

@@ -10,7 +10,7 @@ import numpy as np
 from envs_jax import make
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import DRIVERS
 from jaxrl.types import Input, Trajectory

@@ -12,8 +12,8 @@ import jaxrl
 from algos import ddpg
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, contains
-from jaxrl.blocks.critics import policy_critics
-from jaxrl.blocks.networks import TrunkConfig
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.critics import policy_critics
 from jaxrl.blocks.replay import Transitions
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import build

@@ -12,8 +12,8 @@ import jaxrl
 from algos import dqn
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.blocks.replay import Transitions
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import build
@@ -279,7 +279,7 @@ def test_a_vmapped_seed_is_the_single_one_up_to_rounding(learner):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("members", [1, 2])
-def test_the_replay_is_not_copied(learner, members, full_compile):
+def test_the_replay_is_not_copied(learner, members, optimized):
     """Peak memory of a chunk of updates is that of the state: a copy of the priorities alone would add a tenth."""
     config = dataclasses.replace(learner.config.agent, replay_capacity=400_000)
     runner = build(dataclasses.replace(learner.config, agent=config)).runner

@@ -14,7 +14,7 @@ from algos import ars, es
 from envs_jax.core import Environment, spec
 from envs_jax.spaces import Box
 from envs_jax.wrappers import TimeLimit
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import DRIVERS
 from jaxrl.errors import UserError

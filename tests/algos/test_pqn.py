@@ -9,8 +9,8 @@ import jaxrl
 from algos import pqn
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.declare import hypers
 from jaxrl.errors import UserError
 from jaxrl.types import Input, Trajectory

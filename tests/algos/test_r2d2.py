@@ -11,10 +11,10 @@ import jaxrl
 from algos import r2d2
 from envs_jax.core import EnvSpec, spec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import TrunkConfig
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.losses.value import inverse_rescale
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.blocks.replay import Sequences
-from jaxrl.blocks.value_losses import inverse_rescale
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import build
 from jaxrl.errors import UserError

@@ -12,7 +12,7 @@ import jaxrl
 from algos import sac
 from envs_jax.core import EnvSpec
 from envs_jax.spaces import Box, Discrete, contains
-from jaxrl.blocks.networks import TrunkConfig
+from jaxrl.blocks.networks.actor_critic import TrunkConfig
 from jaxrl.declare import hypers
 from jaxrl.errors import UserError
 from jaxrl.types import Input

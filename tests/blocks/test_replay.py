@@ -449,7 +449,7 @@ def insert(replay, rows):
 
 
 @pytest.mark.parametrize("seeds", [None, 2])
-def test_a_donated_replay_is_never_copied(full_compile, seeds):
+def test_a_donated_replay_is_never_copied(optimized, seeds):
     """Insert, draw and update a hundred times over: no second array of all the frames, or of the tree."""
     replay, capacity = transitions(n=3, stack=4, draw=prioritised(), rows_per_insert=4), 2**15
     row = functools.partial(one_row, 8, obs=(6, 6, 1), dtype=jnp.uint8, explicit=False)

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from jaxrl.cli.main import main
-from jaxrl.config.schedule import read_lineage
+from jaxrl.storage.lineage import read_lineage
 
 TINY = ["algo=ppo", "env=probe-both", "preset=none", "eval_episodes=4", "num_devices=1", "algo.num_envs=4",
         "algo.rollout_length=16", "algo.minibatches=1", "algo.network.hidden=[8]"]

@@ -15,7 +15,7 @@ import pytest
 from jaxrl.cli import screen
 from jaxrl.cli.screen import Screen, mean_text, progress_line, result_lines
 from jaxrl.cli.text import duration, rate, table
-from jaxrl.population.memory import size_text as size
+from jaxrl.population.budget import size_text as size
 from jaxrl.run.reporter import Silent
 
 SUMMARY = {"status": "completed", "algo": "ppo", "env": "cartpole", "num_seeds": 8, "total_steps": 500_000,

@@ -13,10 +13,11 @@ import pytest
 
 import jaxrl
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, metrics, sweep_report
+from jaxrl.report import sweep as sweep_report
 from jaxrl.run import sweep as sweeps
+from jaxrl.storage import checkpoint, metrics
 from tests.distributed.processes import agent, family, gone, workers
-from tests.run.helpers import ended, process, rows, wait_for
+from tests.helpers import ended, process, rows, wait_for
 
 SMALL = ["preset=none", "env=cartpole", "eval_episodes=2", "num_devices=1"]
 PPO = ["algo=ppo", *SMALL, "algo.num_envs=2", "algo.rollout_length=32"]

@@ -12,8 +12,9 @@ import pytest
 
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.population.members import spared
-from jaxrl.run import checkpoint, folder, metrics, sweep_report
-from tests.run.helpers import ended, process, rows
+from jaxrl.report import sweep as sweep_report
+from jaxrl.storage import checkpoint, folder, metrics
+from tests.helpers import ended, process, rows
 
 SMALL = ["algo=ppo", "env=fragile", "preset=none", "eval_episodes=2", "num_devices=1", "algo.num_envs=2",
          "algo.rollout_length=32", "algo.network.hidden=[8]"]

@@ -199,7 +199,7 @@ def test_the_pool_does_not_favour_starts(options):
 @pytest.mark.parametrize("env, options", [
     (make("cartpole")[0], {"pool_size": 5}), (Lottery(), {"group_size": 2, "pool_size": 3}),
 ], ids=["cartpole", "lottery in groups"])
-def test_members_under_vmap_are_bitwise_the_single_runs(env, options, full_compile):
+def test_members_under_vmap_are_bitwise_the_single_runs(env, options, optimized):
     """Also where they refill their pools in different steps."""
     vector, params = VectorEnv(env, 4, **options), env.default_params
     keys, actions = jax.random.split(jax.random.key(2), (3, 151)), random_actions(env, params, (3, 150, 4))

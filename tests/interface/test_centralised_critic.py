@@ -15,9 +15,9 @@ import pytest
 from envs_jax.core import spec
 from envs_jax.probe.two_step import RISKY, SAFE, START, TwoStepGame
 from envs_jax.vector import VectorEnv
-from jaxrl.blocks.distributions import Categorical
+from jaxrl.blocks.losses.returns import gae
+from jaxrl.blocks.networks.distributions import Categorical
 from jaxrl.blocks.optim import adam
-from jaxrl.blocks.returns import gae
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.evaluate import make_evaluate
 from jaxrl.types import Agent

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from algos import ppo
 from envs_jax import make
 from envs_jax.core import spec
-from jaxrl.blocks.networks import NetworkConfig
+from jaxrl.blocks.networks.actor_critic import NetworkConfig
 from jaxrl.blocks.optim import adam
 from jaxrl.declare import hypers
 from jaxrl.evaluate import make_evaluate

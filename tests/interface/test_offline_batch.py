@@ -14,7 +14,7 @@ import pytest
 from envs_jax.core import EnvSpec
 from envs_jax.spaces import Box, Discrete
 from jaxrl.blocks.minibatch import sgd
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.blocks.optim import adam
 from jaxrl.blocks.schedules import linear
 from jaxrl.types import Agent, Input, Trajectory

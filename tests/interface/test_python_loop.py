@@ -14,7 +14,7 @@ import pytest
 from algos import ppo
 from envs_jax.core import EnvSpec
 from envs_jax.spaces import Box, Discrete
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
 from jaxrl.types import Input, Trajectory
 

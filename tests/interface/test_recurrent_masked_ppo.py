@@ -13,7 +13,7 @@ from envs_jax.core import spec
 from envs_jax.memory.repeat import RepeatPrevious, RepeatPreviousState
 from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import TimeLimit
-from jaxrl.blocks.networks import NetworkConfig, actor_critic
+from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic
 from jaxrl.declare import hypers
 from jaxrl.drivers.on_policy import OnPolicy
 

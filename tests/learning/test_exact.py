@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.blocks.networks import actor_critic
+from jaxrl.blocks.networks.actor_critic import actor_critic
 from jaxrl.evaluate import iqm
 from jaxrl.types import Input
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.blocks.q_networks import q_network
+from jaxrl.blocks.networks.q_networks import q_network
 from jaxrl.evaluate import iqm
 from jaxrl.types import Input
 from tests.learning.cases import marked

@@ -17,10 +17,11 @@ from jaxrl import config as configs
 from jaxrl.config.settings import EnvConfig
 from jaxrl.errors import RunError, UserError
 from jaxrl.evaluate import bootstrap_ci, iqm
-from jaxrl.run import checkpoint, folder, learners, loop, metrics
+from jaxrl.run import learners, loop
 from jaxrl.run.loop import resume, train
 from jaxrl.run.plan import Plan, plan, settle
-from tests.run.helpers import (
+from jaxrl.storage import checkpoint, folder, metrics
+from tests.helpers import (
     EVERY,
     HUGE_REWARD,
     INF_REWARD,

@@ -13,10 +13,11 @@ from jaxrl import config as configs
 from jaxrl.declare import hypers
 from jaxrl.drivers.build import build
 from jaxrl.errors import UserError
-from jaxrl.population import memory
-from jaxrl.run import checkpoint, learners
+from jaxrl.population import budget
+from jaxrl.run import learners
 from jaxrl.run.loop import Session
 from jaxrl.run.reporter import Reporter
+from jaxrl.storage import checkpoint
 
 SMALL = {"preset": "none", "total_steps": 400, "schedule_steps": 1200, "eval_episodes": 2, "num_seeds": 2,
          "algo.warmup": 160, "algo.replay_capacity": 4000, "algo.network.hidden": [8]}
@@ -82,14 +83,14 @@ def test_what_does_not_fit_is_said_before_there_is_a_folder(tmp_path, monkeypatc
     fits = int(str(error.value).rpartition("=")[2])
     config = jaxrl.compose(["algo=dqn", "env=cartpole", f"algo.replay_capacity={fits}", "algo.network.hidden=[8]"])
     learner = build(config)
-    state = memory.member(learner.runner, hypers(config.agent))
-    need = memory.check(learner.runner, state, 4, jax.local_devices())
+    state = budget.member(learner.runner, hypers(config.agent))
+    need = budget.check(learner.runner, state, 4, jax.local_devices())
     assert 0.9 * 2**28 < need.each * 4 <= 2**28
     elsewhere = configs.from_values({"algo": "dqn", "env": "cartpole", **words, "workers": 2, "address": "ray:6379"})
     asked, _ = learners.check_memory(elsewhere, build(elsewhere))               # by machines that are not this one
     assert (asked.members, asked.free) == (4, 0) and asked.each > 2**28
     with pytest.raises(UserError, match=r"1000000 members of .* each need .* 256.0 MiB are free"):
-        memory.check(build(jaxrl.compose(["algo=ppo", "env=cartpole"])).runner, state._replace(replay=()), 10**6,
+        budget.check(build(jaxrl.compose(["algo=ppo", "env=cartpole"])).runner, state._replace(replay=()), 10**6,
                      jax.local_devices())
 
 
@@ -99,7 +100,7 @@ def test_the_estimate_is_what_a_state_takes():
     hyper = hypers(config.agent)
     made = jax.jit(learner.runner.init)(jax.random.key(0), hyper, jnp.int32(1))
     data = jax.tree.map(lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x, made)
-    got, want = memory.nbytes(memory.member(learner.runner, hyper)), sum(x.nbytes for x in jax.tree.leaves(data))
+    got, want = budget.nbytes(budget.member(learner.runner, hyper)), sum(x.nbytes for x in jax.tree.leaves(data))
     assert abs(got - want) <= 64                     # a key counts as it is declared
 
 
@@ -117,16 +118,16 @@ def test_copies_that_fill_up_a_block_count():
     """Five members on four devices are three blocks of two."""
     config = jaxrl.compose(["algo=ppo", "env=cartpole"])
     learner = build(config)
-    state = memory.member(learner.runner, hypers(config.agent))
+    state = budget.member(learner.runner, hypers(config.agent))
     cpus = jax.local_devices()[:1] * 4
-    assert memory.check(learner.runner, state, 5, cpus).members == 6
-    assert memory.check(learner.runner, state, 5, cpus, 4).members == 8
+    assert budget.check(learner.runner, state, 5, cpus).members == 6
+    assert budget.check(learner.runner, state, 5, cpus, 4).members == 8
 
 
 @pytest.mark.parametrize("members, size, memories, most", [
     (5, 2, 1, 6), (8, 1, 2, 4), (8, 3, 2, 6), (9, 8, 2, 8), (1, 1, 4, 1), (7, 2, 3, 4)])
 def test_members_that_one_memory_holds(members, size, memories, most):
-    assert memory.together(members, size, memories) == most
+    assert budget.together(members, size, memories) == most
 
 
 def test_a_run_that_goes_on_is_measured_before_its_state_is_there(tmp_path, monkeypatch):

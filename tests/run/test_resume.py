@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import UserError
-from jaxrl.run import checkpoint, folder, metrics
 from jaxrl.run.loop import resume, train
-from tests.run.helpers import (
+from jaxrl.storage import checkpoint, folder, metrics
+from tests.helpers import (
     EVERY,
     UPDATE,
     Killed,

@@ -13,10 +13,11 @@ import pytest
 
 from jaxrl import backend
 from jaxrl.errors import RunError, UserError
-from jaxrl.run import checkpoint, folder, loop, metrics
+from jaxrl.run import loop
 from jaxrl.run.loop import resume, train
-from jaxrl.run.metrics import METRICS
-from tests.run.helpers import (
+from jaxrl.storage import checkpoint, folder, metrics
+from jaxrl.storage.metrics import METRICS
+from tests.helpers import (
     UPDATE,
     Watcher,
     assert_same,
@@ -140,7 +141,7 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_a_report_that_cannot_be_drawn_fails_loudly(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxrl.run.report.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr("jaxrl.report.page.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(RunError, match=r"no space left writing .*report\.html"):
         train(tiny(4, num_seeds=3, out=tmp_path / "run"))
     assert status(tmp_path / "run") == "completed"          # which it is: only the page is missing

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from jaxrl.errors import Interrupted
-from jaxrl.run import checkpoint, folder
 from jaxrl.run.loop import Session, resume, train
 from jaxrl.run.signals import Signals
-from tests.run.helpers import (
+from jaxrl.storage import checkpoint, folder
+from tests.helpers import (
     EVERY,
     UPDATE,
     Watcher,

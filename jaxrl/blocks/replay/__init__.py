@@ -7,10 +7,10 @@
     state = replay.update(state, batch.index, priority, alpha=alpha)
 """
 
-from jaxrl.blocks.replay.core import Replay, State
+from jaxrl.blocks.replay.buffer import Replay, State
 from jaxrl.blocks.replay.draws import prioritised, uniform
-from jaxrl.blocks.replay.memory import check_fits, nbytes
 from jaxrl.blocks.replay.sequences import Sequences, sequences
+from jaxrl.blocks.replay.sizes import check_fits, nbytes
 from jaxrl.blocks.replay.transitions import Transitions, transitions
 
 __all__ = ["Replay", "Sequences", "State", "Transitions", "check_fits", "nbytes", "prioritised", "sequences",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.blocks.losses.value import importance_weights
 from jaxrl.blocks.replay import ring as rings
 from jaxrl.blocks.replay import tree
 from jaxrl.blocks.replay.ring import Reach
-from jaxrl.blocks.value_losses import importance_weights
 
 TRIES = 16               # draws per item where some starts are none: all fail for 1 in 10^12 at 1 bad start in 6
 SMALLEST, LARGEST = 1e-25, 1e25        # priorities stay between: never dead, and a sum of any number of them is finite

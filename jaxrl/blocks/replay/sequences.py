@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.blocks.replay import core
+from jaxrl.blocks.replay import buffer
 from jaxrl.blocks.replay.draws import Draw, uniform
 from jaxrl.blocks.replay.ring import Reach, take
 from jaxrl.blocks.replay.transitions import cut, implicit, stacked, stacked_final
@@ -19,17 +19,17 @@ class Sequences(NamedTuple):
     burn_in: Any             # rows [burn_in, B, ...], from `carry0` on: to bring the recurrent state up to date
     rows: Any                # rows [length, B, ...], to learn from
     last_input: Any          # [B, ...] what followed the last row
-    valid: jax.Array         # [length, B] False where what followed a row is not known: see core.Replay on truncation
+    valid: jax.Array         # [length, B] False where what followed a row is not known: see buffer.Replay on truncation
     carry0: Any              # [B, ...] the stored recurrent state before the first row of all
     weight: jax.Array        # [B] importance, 0 where there was nothing to draw
     index: jax.Array         # [B] int32: what `update` calls them
 
 
 def sequences(*, length: int, period: int, burn_in: int = 0, stack: int = 1, draw: Draw | None = None,
-              rows_per_insert: int = 1) -> core.Replay:
+              rows_per_insert: int = 1) -> buffer.Replay:
     """Replay of `burn_in + length` consecutive rows, one sequence starting at every `period`-th row.
 
-    See core.Replay; `gamma` is not read. Rows of an insert divide the period: the carry that is kept is the one given
+    See buffer.Replay; `gamma` is not read. Rows of an insert divide the period: the carry that is kept is the one given
     with the insert that writes a start. Priorities are one per sequence. stack: as for `transitions`.
     """
     if length < 1 or burn_in < 0 or stack < 1 or period < 1:
@@ -58,5 +58,5 @@ def sequences(*, length: int, period: int, burn_in: int = 0, stack: int = 1, dra
                        for part in (slice(burn_in), slice(burn_in, total)))
         return Sequences(first, rest, last_input, valid, carry0=(), weight=None, index=None)
 
-    reading = core.Reading(reach, lambda rows: None, read, stores_carry=True)
-    return core.make(reading, uniform() if draw is None else draw, rows_per_insert)
+    reading = buffer.Reading(reach, lambda rows: None, read, stores_carry=True)
+    return buffer.make(reading, uniform() if draw is None else draw, rows_per_insert)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.blocks.replay import core
+from jaxrl.blocks.losses.value import n_step_window
+from jaxrl.blocks.replay import buffer
 from jaxrl.blocks.replay.draws import Draw, uniform
 from jaxrl.blocks.replay.ring import Reach, take
-from jaxrl.blocks.value_losses import n_step_window
 
 
 class Transitions(NamedTuple):
@@ -24,8 +24,8 @@ class Transitions(NamedTuple):
     index: jax.Array         # [B] int32: what `update` calls them
 
 
-def transitions(*, n: int = 1, stack: int = 1, draw: Draw | None = None, rows_per_insert: int = 1) -> core.Replay:
-    """Replay of n-step transitions (learning targets of Sutton and Barto 2018, eq. 7.1). See core.Replay.
+def transitions(*, n: int = 1, stack: int = 1, draw: Draw | None = None, rows_per_insert: int = 1) -> buffer.Replay:
+    """Replay of n-step transitions (learning targets of Sutton and Barto 2018, eq. 7.1). See buffer.Replay.
 
     A window ends with its episode: a terminated step is its last, with discount 0, a truncated one its last, with
     what followed it to bootstrap from (or the one before, where rows do not hold `final_input`). Rewards and
@@ -64,7 +64,7 @@ def transitions(*, n: int = 1, stack: int = 1, draw: Draw | None = None, rows_pe
         reward, discount, last = n_step_window(reward, terminated, ends, gamma=gamma)
         return reward, discount, 1 + last.reshape(*row.shape, -1).max(axis=-1)      # of the agents, if there are any
 
-    return core.make(core.Reading(reach, startable, read), uniform() if draw is None else draw, rows_per_insert)
+    return buffer.make(buffer.Reading(reach, startable, read), uniform() if draw is None else draw, rows_per_insert)
 
 
 def implicit(rows: Any) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from jaxrl.blocks.losses.returns import gae
 from jaxrl.blocks.optim import adam
 from jaxrl.blocks.policy_gradient import PolicyGradientConfig, policy_gradient, value_metrics
-from jaxrl.blocks.returns import gae
 from jaxrl.declare import Range, defaults, hyper, log_range
 from jaxrl.types import Agent, Algorithm, EnvSpec
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxrl.blocks.modules import ACTIVATIONS, dense
+from jaxrl.blocks.networks.modules import ACTIVATIONS, dense
 
 
 class Residual(nn.Module):

@@ -1,0 +1,1 @@
+"""Networks as values, the flax modules behind them, and distributions of actions."""

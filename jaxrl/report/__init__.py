@@ -1,0 +1,1 @@
+"""Runs, sweeps and populations to look at: pages, charts, films, TensorBoard."""

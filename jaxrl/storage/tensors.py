@@ -1,0 +1,140 @@
+"""The safetensors file format, streamed: any safetensors reader opens what is written here, and the reverse.
+
+The library builds the whole file in memory to serialise it, two more copies of a replay of many gigabytes, and its file
+writer loses the errno of a full disk. Here arrays go to the file slice by slice, and are hashed on the way. A file is
+an 8-byte little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, then the arrays' bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jaxrl.storage.files import slices
+
+_DTYPES = {
+    "BOOL": np.bool_, "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
+    "F16": np.float16, "F32": np.float32, "F64": np.float64, "C64": np.complex64,
+    "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+DTYPES = {code: np.dtype(kind) for code, kind in _DTYPES.items()}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_LONGEST_HEADER = 100_000_000      # the library's limit
+_MOST_AXES = 64                    # NumPy's limit
+
+
+class Entry(NamedTuple):
+    """One array of a file: its dtype code, shape and place behind the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def check_name(name: str) -> None:
+    """Names are slash paths and never touch a file system; refused all the same where they could mislead."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if any(part in ("", ".", "..") for part in parts) or not name.isprintable() or name == "__metadata__":
+        raise ValueError(f"{name!r} is not an array name")
+
+
+def contiguous(name: str, array: np.ndarray) -> np.ndarray:
+    """The array in C order and little-endian; raises TypeError for what the format cannot hold, objects first."""
+    check_name(name)
+    array = np.asarray(array)
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+    if array.dtype not in _CODES:
+        raise TypeError(f"array {name} has dtype {array.dtype}: a checkpoint holds {', '.join(map(str, _CODES))}")
+    return array
+
+
+def header(arrays: dict[str, np.ndarray]) -> bytes:
+    """The file's first bytes for arrays that follow in this order."""
+    entries, start = {}, 0
+    for name, array in arrays.items():
+        entries[name] = {"dtype": _CODES[array.dtype], "shape": list(array.shape),
+                         "data_offsets": [start, start + array.nbytes]}
+        start += array.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def order(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Wide items first, then by name: every array lies aligned for mmap, and equal trees give equal files."""
+    return dict(sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])))
+
+
+def pieces(array: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of a contiguous array in slices."""
+    return slices(memoryview(array.reshape(-1).view(np.uint8)))
+
+
+def parse_header(file: BinaryIO, size: int) -> tuple[bytes, dict[str, Entry]]:
+    """The header of a file of `size` bytes, read and checked. Raises ValueError; allocates no more than the file has.
+
+    Entries must cover the data without gap or overlap, each as long as its dtype and shape say.
+    """
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(size - 8, _LONGEST_HEADER):
+        raise ValueError("header is longer than the file")
+    text = file.read(length)
+    try:
+        raw = json.loads(text)
+        entries = {name: Entry(str(item["dtype"]), tuple(item["shape"]), *item["data_offsets"])
+                   for name, item in raw.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError("header is not valid") from None
+    end = 0
+    for name, entry in entries.items():
+        check_name(name)
+        if len(entry.shape) > _MOST_AXES or not all(
+                type(n) is int and 0 <= n < 1 << 62 for n in (*entry.shape, entry.start, entry.stop)):
+            raise ValueError(f"header of {name} is not valid")
+        if entry.dtype not in DTYPES:
+            raise ValueError(f"{name} has the unknown dtype {entry.dtype[:20]!r}")
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        wanted = math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
+        if entry.start != end or entry.stop - entry.start != wanted or entry.stop > size - 8 - length:
+            raise ValueError(f"header of {name} does not fit the file")
+        end = entry.stop
+    if end != size - 8 - length:
+        raise ValueError("file is longer than its header says")
+    return prefix + text, entries
+
+
+def read(file: BinaryIO, size: int, want: Callable[[str], bool]) -> tuple[dict, dict[str, str], str]:
+    """One pass over a file: (wanted arrays, SHA-256 of every array, SHA-256 of the file). Raises ValueError."""
+    head, entries = parse_header(file, size)
+    total, digests, arrays = hashlib.sha256(head), {}, {}
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        digest, count = hashlib.sha256(), entry.stop - entry.start
+        if want(name):
+            buffer = np.empty(count, np.uint8)
+            for piece in slices(memoryview(buffer)):
+                if file.readinto(piece) != len(piece):
+                    raise ValueError("file ended early")
+                digest.update(piece)
+                total.update(piece)
+            if entry.dtype == "BOOL" and buffer.size and buffer.max() > 1:
+                raise ValueError(f"{name} holds values that are no booleans")
+            arrays[name] = buffer.view(DTYPES[entry.dtype]).reshape(entry.shape)
+        else:
+            while count:
+                piece = file.read(min(count, 1 << 20))
+                if not piece:
+                    raise ValueError("file ended early")
+                digest.update(piece)
+                total.update(piece)
+                count -= len(piece)
+        digests[name] = digest.hexdigest()
+    return arrays, digests, total.hexdigest()
