@@ -33,7 +33,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PURE = {"jaxrl.blocks", "jaxrl.declare", "jaxrl.errors", "jaxrl.types"}        # what blocks and algorithms may see
 TABLES = {(f"jaxrl.blocks.networks.{name}", "jaxrl.registry") for name in ("actor_critic", "modules")}      # of torsos
 PROTOCOL = {"envs_jax", *(f"envs_jax.{name}" for name in (       # what jaxrl may see
-    "core", "parameters", "render", "sharding", "spaces", "suites", "vector", "wrappers"))}
+    "core", "parameters", "render", "sharding", "sizes", "spaces", "suites", "vector", "wrappers"))}
 
 EDGE = {        # packages that stay at the edge, and who may import them; "module!" may do so at its top
     "flax": ["jaxrl.blocks.networks.modules!", "jaxrl.blocks.networks.noisy!"],
