@@ -1,6 +1,7 @@
 """Slow tests in parts, of which one run of `.ci/run` runs one.
 
     python -m tests.parts              print the part whose turn it is, and why on stderr
+    python -m tests.parts all          print all parts
     python -m tests.parts args K       print pytest's arguments for part K
     python -m tests.parts passed K     record in .ci/ran that part K passed at this commit
 
@@ -118,6 +119,8 @@ def main(words: list[str]) -> None:
         part, why = choose(entries, git("rev-parse", "HEAD^{tree}") or "0")
         print(f"part {part} of {PARTS}: {why}", file=sys.stderr)
         print(part)
+    elif words[0] == "all":
+        print(*range(1, PARTS + 1))
     elif words[0] == "args":
         files, left_out = affordable(changed(), json.loads(DURATIONS.read_text(encoding="utf-8")))
         if left_out:
