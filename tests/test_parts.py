@@ -1,4 +1,4 @@
-"""Parts of the slow tests: which one's turn it is, what runs beside it, and that each fits its time."""
+"""Parts of the slow tests: whose turn it is, what runs beside it, and that each fits its time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def test_entries_are_read_and_comments_are_not():
 
 def test_changed_files_run_beside_a_part_while_they_are_short():
     durations = {"a.py::x": 100.0, "a.py::y": 200.0, "b.py::x": 290.0, "c.py::x": 400.0}
-    assert parts.affordable(["c.py", "a.py", "b.py", "new.py"], durations) == (["new.py", "b.py", "a.py"], ["c.py"])
+    taken, left_out = parts.affordable(["c.py", "a.py", "b.py", "new.py"], durations)
+    assert taken == ["new.py", "b.py", "a.py"]
+    assert left_out == ["c.py"]
 
 
 def test_each_part_fits_its_half_hour():
@@ -60,16 +62,21 @@ def test_also_keeps_a_file_of_another_part(tmp_path):
         "def pytest_configure(config):\n"
         "    config.pluginmanager.register(parts.Also())\n"
         "    config.pluginmanager.register(parts.AlsoAfter())\n")
-    words = ["--collect-only", "-q", "-n0", "-m", "slow", "--splits=3", "--group=1", "--also=test_c.py"]
-    done = subprocess.run([sys.executable, "-m", "pytest", *words, "--rootdir", str(tmp_path), str(tmp_path)],
-                          cwd=parts.ROOT, capture_output=True, text=True, timeout=60)
-    found = [line for line in done.stdout.splitlines() if "::" in line]
-    assert [line.rpartition("/")[2] for line in found] == ["test_a.py::test_slow", "test_c.py::test_slow"], done.stdout
+    words = ["--collect-only", "-q", "-n0", "-m", "slow"]
+    words += ["--splits=3", "--group=1", "--also=test_c.py"]
+    command = [sys.executable, "-m", "pytest", *words, "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, cwd=parts.ROOT, capture_output=True, text=True, timeout=60)
+    found = [line.rpartition("/")[2] for line in done.stdout.splitlines() if "::" in line]
+    assert found == ["test_a.py::test_slow", "test_c.py::test_slow"], done.stdout
 
 
 def test_packages_that_are_missing_are_found(tmp_path):
     file = tmp_path / "test_x.py"
-    file.write_text("import pytest\n@pytest.fixture\ndef far():\n    return pytest.importorskip('no_such.thing')\n"
-                    "def test_a(far): pass\ndef test_b(): pytest.importorskip('json')\n")
-    assert uncovered.functions_that_need(file) == {"far": "no_such.thing", "test_a": "no_such.thing", "test_b": ""}
-    assert uncovered.packages_asked_for(ast.parse("pytest.importorskip('a'); importorskip('b')")) == {"a"}
+    file.write_text(
+        "import pytest\n"
+        "@pytest.fixture\ndef far():\n    return pytest.importorskip('no_such.thing')\n"
+        "def test_a(far): pass\ndef test_b(): pytest.importorskip('json')\n")
+    needs = uncovered.functions_that_need(file)
+    assert needs == {"far": "no_such.thing", "test_a": "no_such.thing", "test_b": ""}
+    tree = ast.parse("pytest.importorskip('a'); importorskip('b')")
+    assert uncovered.packages_asked_for(tree) == {"a"}

@@ -98,8 +98,9 @@ class Cluster(NamedTuple):
         are the driver's, because bits depend on them. A GPU worker allocates as it needs, up to its fraction.
         """
         threads = str(share.threads)
-        variables = {"XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu", "NPROC": threads,
-                     "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        variables = {"XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
+                     "NPROC": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
+                     "MKL_NUM_THREADS": threads}
         if share.gpus:
             variables |= {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
                           "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * min(share.gpus, 1.0):.3f}"}
