@@ -13,7 +13,7 @@ from gymnax.utils import load_mnist
 
 from envs_jax import build, make, spaces, suites
 from envs_jax.adapters.gymnax import Gymnax
-from envs_jax.adapters.minatar import COLOURS
+from envs_jax.adapters.minatar import COLORS
 from envs_jax.render import BLACK
 from envs_jax.spaces import Box, Discrete
 from tests.envs_jax.cases import HEAVY, NEED_DATA, random_actions, rollout
@@ -175,7 +175,7 @@ def test_pictures_show_the_observation(game, channels):
     image, obs = env.render(state, params), np.asarray(obs, bool)
     cells = image[16::32, 16::32]
     for row, column in np.ndindex(10, 10):
-        allowed = [colour for channel, colour in COLOURS[game] if obs[row, column, channel]]
+        allowed = [color for channel, color in COLORS[game] if obs[row, column, channel]]
         assert tuple(cells[row, column]) in (allowed or [BLACK])
     assert image.shape == (320, 320, 3) and image.dtype == np.uint8 and len(np.unique(cells.reshape(-1, 3), axis=0)) > 1
 

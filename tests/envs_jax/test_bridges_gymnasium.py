@@ -59,7 +59,7 @@ def test_spaces_with_usual_bounds_earn_no_remark():
 @pytest.mark.parametrize("name", SEVERAL_AGENTS)
 @pytest.mark.parametrize("make", [envs_jax.to_gymnasium, lambda name: envs_jax.to_gymnasium_vector(name, 2)])
 def test_several_agents_are_refused(name, make):
-    with pytest.raises(ValueError, match=r"has \d+ agents, an environment of Gymnasium has one"):
+    with pytest.raises(ValueError, match=r"has \d+ agents; environments of Gymnasium have one"):
         make(name)
 
 

@@ -100,7 +100,7 @@ def test_spaces_and_names(name):
 
 
 def test_what_gymnax_cannot_say_is_refused():
-    with pytest.raises(ValueError, match="has 2 agents, an environment of gymnax has one"):
+    with pytest.raises(ValueError, match="has 2 agents; environments of gymnax have one"):
         envs_jax.to_gymnax("two-step")
     with pytest.raises(ValueError, match="gymnax has no space for MultiDiscrete"):
         envs_jax.to_gymnax("probe-multidiscrete")

@@ -133,7 +133,7 @@ def test_the_params_are_cartpoles_and_more():
 
 
 def test_too_few_slots():
-    with pytest.raises(ValueError, match="two slots and a feature, or more, not 1 and 2"):
+    with pytest.raises(ValueError, match="needs slots >= 2 and features >= 1, not slots = 1 and features = 2"):
         CandidateCartPole(slots=1)
-    with pytest.raises(ValueError, match="not 10 and 0"):
+    with pytest.raises(ValueError, match="not slots = 10 and features = 0"):
         make("cartpole-candidates", features=0)

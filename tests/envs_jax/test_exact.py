@@ -89,7 +89,7 @@ def test_what_has_no_value_is_said(rng):
         solve.policy_values(P, r, np.zeros(3, int), 1.0)
     with pytest.raises(ValueError, match="does not converge"):
         solve.optimal_values(P, r, 1.0)
-    with pytest.raises(ValueError, match="stabilise"):
+    with pytest.raises(ValueError, match="stabilize"):
         solve.riccati([[2.0]], [[0.0]], [[1.0]], [[1.0]])
     shapes = r"\[S, A, S\]"
     for transitions, rewards, gamma, message in [

@@ -127,7 +127,7 @@ def test_jumanjis_several_choices_keep_the_mask_in_the_observation():
 def test_jumanjis_rewards_per_agent_are_refused():
     from envs_jax.adapters.jumanji import Jumanji
 
-    with pytest.raises(ValueError, match=r"jumanji/LevelBasedForaging-v0 gives rewards \(2,\)"):
+    with pytest.raises(ValueError, match=r"jumanji/LevelBasedForaging-v0 has rewards of shape \(2,\)"):
         Jumanji("LevelBasedForaging-v0")
 
 
@@ -258,7 +258,7 @@ def test_jaxmarls_masks_and_global_state():
 def test_jaxmarls_unlike_agents_are_refused():
     from envs_jax.adapters.jaxmarl import JaxMARL
 
-    with pytest.raises(ValueError, match="jaxmarl/MPE_simple_push_v3 differ in what they see or do"):
+    with pytest.raises(ValueError, match="jaxmarl/MPE_simple_push_v3 have different observations or actions"):
         JaxMARL("MPE_simple_push_v3")
 
 

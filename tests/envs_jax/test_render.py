@@ -70,7 +70,7 @@ def test_grid():
             block = plain[20 * row + 1: 20 * row + 19, 20 * column + 1: 20 * column + 19]
             assert np.all(block == np.uint8(palette[value]))
         frame = np.concatenate([plain[0], plain[-1], plain[20], plain[:, 0], plain[:, -1], plain[:, 40]])
-        assert np.all(frame == np.uint8(render.GREY))
+        assert np.all(frame == np.uint8(render.GRAY))
     labelled = render.grid(cells, palette, cell=20, labels=[["S", "", ""], ["", "G1", ""]])
     changed = np.argwhere((labelled != plain).any(-1))
     assert set(map(tuple, changed // 20)) == {(0, 0), (1, 1)}       # and stays inside its cell
@@ -139,7 +139,7 @@ def test_gif_round_trip(tmp_path):
         assert (animation.n_frames, animation.info["duration"], animation.info["loop"]) == (3, 50, 0)
         for frame, want in zip(ImageSequence.Iterator(animation), frames):
             np.testing.assert_array_equal(np.array(frame.convert("RGB")), want)
-    with pytest.raises(ValueError, match="a frame or more"):
+    with pytest.raises(ValueError, match="at least one frame"):
         render.gif(path, [], fps=20)
 
 

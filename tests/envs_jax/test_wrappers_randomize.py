@@ -154,7 +154,7 @@ def test_spaces_cover_the_ranges():
     ({"table": (1, 2)}, ["'table'"]), ({"fixed": (0, 1)}, ["'fixed'"]),
     ({"size": 3}, ["two finite numbers", "3"]), ({"size": (1, 2, 3)}, ["two finite numbers"]),
     ({"size": (1, np.inf)}, ["two finite numbers", "inf"]), ({"size": ("a", 1)}, ["two finite numbers"]),
-    ({"size": (True, 1)}, ["two finite numbers"]), ({"size": (2, 1)}, ["low to high", "from 2.0 to 1.0"]),
+    ({"size": (True, 1)}, ["two finite numbers"]), ({"size": (2, 1)}, ["low <= high", "2.0 and 1.0"]),
     ({"count": (1, 2.5)}, ["whole number", "2.5"]), ({"count": (1, 2**31)}, ["whole number"]),
 ])
 def test_what_cannot_be_drawn(ranges, words):
