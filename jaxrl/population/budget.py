@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxrl import backend
 from jaxrl.errors import UserError
 from jaxrl.population.members import block_size
+from jaxrl.storage.files import size_text
 from jaxrl.types import Runner, TrainState
 
 
@@ -68,12 +69,3 @@ def together(members: int, size: int, memories: int) -> int:
 def nbytes(tree: Any) -> int:
     """Of arrays or their shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def size_text(count: float) -> str:
-    """Bytes as 21.9 GiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

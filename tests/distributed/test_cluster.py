@@ -214,7 +214,8 @@ def test_a_run_finishes_its_round_after_one_signal():
             send(child, signum)
         for child, signum in zip(drivers, signals):
             out, err = child.communicate(timeout=40)
-            assert f"stopping: {signum.name} received, finishing the running chunk (again = stop now)\n" in out
+            assert (f"stopping: {signum.name} received, finishing the current step; "
+                    "press Ctrl-C again to stop at once\n") in out
             assert out.endswith(f"item\nreceived {int(signum)} 20\n9\n")
             assert child.returncode == 0 and not err
     finally:
