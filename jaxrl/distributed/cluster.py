@@ -94,16 +94,23 @@ class Cluster(NamedTuple):
     def environment(self, share: Share) -> dict[str, str]:
         """Environment variables of a worker: set ones replace what the driver's environment holds.
 
-        Threads of XLA's CPU client (NPROC) and of BLAS are the worker's share; XLA_FLAGS and the number of devices are
-        never the driver's. A GPU worker allocates as it needs, up to its fraction.
+        Threads of XLA's CPU client (NPROC) and of BLAS are the worker's share, and so are its devices. Other XLA flags
+        are the driver's, because bits depend on them. A GPU worker allocates as it needs, up to its fraction.
         """
         threads = str(share.threads)
-        variables = {"XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu", "NPROC": threads,
-                     "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        variables = {"XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
+                     "NPROC": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
+                     "MKL_NUM_THREADS": threads}
         if share.gpus:
             variables |= {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
                           "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * min(share.gpus, 1.0):.3f}"}
         return variables | (_compilation_cache() if self.private else {})
+
+
+def _xla_flags() -> str:
+    """The driver's XLA flags, without the number of its devices."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count"))
 
 
 @contextlib.contextmanager

@@ -81,7 +81,6 @@ def test_where_all_diverge_halving_ends():
 
 
 def test_tpe_finds_the_best_and_is_repeatable():
-    pytest.importorskip("optuna")
     axes = [Axis("x", True, range=Range(1e-4, 1.0, True)),
             Axis("h", False, choices=((8,), (16, 16)))]
 
