@@ -30,11 +30,9 @@ from jaxrl.storage.lineage import final_fitness, fittest, read_lineage
 
 
 SMALL = {"preset": "none", "total_steps": 1024, "population": 5, "interval": 256,
-         "eval_episodes": 4,
-         "algo.num_envs": 2, "algo.rollout_length": 32, "algo.network.hidden": (8,),
-         "block_size": 2, "num_devices": 1,
-         "checkpoint_every": 256, "algo.learning_rate": Range(1e-5, 1e-2, True),
-         "algo.clip": Range(0.1, 0.3)}
+         "eval_episodes": 4, "algo.num_envs": 2, "algo.rollout_length": 32,
+         "algo.network.hidden": (8,), "block_size": 2, "num_devices": 1, "checkpoint_every": 256,
+         "algo.learning_rate": Range(1e-5, 1e-2, True), "algo.clip": Range(0.1, 0.3)}
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +110,8 @@ def test_a_dead_member_copies_into_a_fresh_environment():
     """Otherwise the state of the environment would kill the copy. Workers give the same bits."""
     config = jaxrl.config.from_values({
         "algo": "dqn", "env": "cartpole", "preset": "none", "num_seeds": 4, "num_devices": 1,
-        "block_size": 2,
-        "algo.warmup": 40, "algo.replay_capacity": 400, "algo.network.hidden": [8],
-        "algo.prioritized": True})
+        "block_size": 2, "algo.warmup": 40, "algo.replay_capacity": 400,
+        "algo.network.hidden": [8], "algo.prioritized": True})
     learner = build(config)
     hyper = jax.tree.map(np.asarray, learners.spread(config))
     found = []

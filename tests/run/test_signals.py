@@ -35,7 +35,8 @@ STOPPING = "stopping: {} received, finishing the current step; press Ctrl-C agai
 def send(*signals: signal.Signals):
     """Return a function that sends signals to this process.
 
-    Python calls the handlers before the next line."""
+    Python calls the handlers before the next line.
+    """
     def act():
         for one in signals:
             os.kill(os.getpid(), one)

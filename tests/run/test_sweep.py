@@ -322,9 +322,8 @@ def test_python(shared, tmp_path):
 @pytest.mark.fault
 def test_kill_9(tmp_path, tmp_path_factory):
     cache = tmp_path_factory.mktemp("compiled")
-    words = [word
-             for word in helpers.words(40, num_seeds=2, checkpoint_every=UPDATE, log_every=UPDATE,
-                                       search="asha", trials=8, eta=2)]
+    words = helpers.words(40, num_seeds=2, checkpoint_every=UPDATE, log_every=UPDATE,
+                          search="asha", trials=8, eta=2)
     whole = tmp_path / "whole"
     broken = tmp_path / "broken"
     assert helpers.ended(helpers.process(cache, "sweep", *words, f"out={whole}"))[0] == 0
