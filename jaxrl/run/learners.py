@@ -23,6 +23,7 @@ from jaxrl.evaluate import make_evaluate
 from jaxrl.population import budget
 from jaxrl.population.generations import Evaluator, Generations
 from jaxrl.population.members import Members, block_size
+from jaxrl.population.protocol import Population
 from jaxrl.population.remote import BlockHost, RemoteMembers
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
 from jaxrl.storage import checkpoint, folder
@@ -62,7 +63,7 @@ def make_members(config: RunConfig, learner: Learner, *, episodes: int, layout: 
 
 
 @contextlib.contextmanager
-def open_members(config: RunConfig, learner: Learner, *, layout: dict[str, Any] | None = None) -> Iterator[Members]:
+def open_members(config: RunConfig, learner: Learner, *, layout: dict[str, Any] | None = None) -> Iterator[Population]:
     """The population of a config, on this process's devices or on as many Ray workers as it asks for."""
     s = config.settings
     if not s.workers:
@@ -103,7 +104,7 @@ def check_memory(config: RunConfig, learner: Learner, size: int | None = None) -
     return budget.check(learner.runner, state, s.num_seeds, devices, size), state
 
 
-def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarray], *,
+def stored_state(config: RunConfig, members: Population, arrays: dict[str, np.ndarray], *,
                  replay: bool = True) -> TrainState:
     """The arrays of a checkpoint as the members' state, without a replay where that was left out. Raises UserError
     where they do not fit the config. They stay NumPy's, keys apart: no device holds more than its own members."""

@@ -24,7 +24,8 @@ from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.evaluate import bootstrap_ci, iqm
 from jaxrl.population import budget
-from jaxrl.population.members import Members, Population, on_host
+from jaxrl.population.members import on_host
+from jaxrl.population.protocol import Blocks, Population
 from jaxrl.report import page
 from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run.learners import (
@@ -115,7 +116,7 @@ class Session:
 
     noun = "seed"                                # what a member is to the user
 
-    def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, *, members: Members,
+    def __init__(self, run: Path, config: RunConfig, learner: Learner, reporter: Reporter, *, members: Population,
                  meta: dict | None = None):
         """meta: that of the checkpoint that the run goes on from."""
         self.run, self.config, self.learner, self.reporter = run, config, learner, reporter
@@ -124,7 +125,7 @@ class Session:
         self.plan: Plan = plan(config, self.members.steps_per_update)
         self.update = (meta or {}).get("update", 0)
         self.meta = meta or {}
-        self.population: Population = []
+        self.population: Blocks = []
         self.hyper: Any = None                   # of the members, NumPy, leaves [members]
         self.metrics, self.evals = metrics.Rows(run, metrics.METRICS), metrics.Rows(run, metrics.EVALS)
         self.tensorboard: TensorBoard | None = None
@@ -438,7 +439,7 @@ class Session:
         with self.signals.held():
             self.metrics.sync()
             self.evals.sync()
-            left_out = not self.config.settings.checkpoint_replay and hasattr(self.config.agent, "replay_capacity")
+            left_out = not self.config.settings.checkpoint_replay and bool(jax.tree.leaves(self.shapes.replay))
             arrays = checkpoint.flatten(self.members.to_host(self.population, replay=not left_out))
             meta = {"layout": self.layout(), "update": self.update, "metric_rows": self.metrics.rows,
                     "eval_rows": self.evals.rows, **({"replay": False} if left_out else {})}

@@ -38,7 +38,7 @@ def updates(steps: int, steps_per_update: int) -> int:
 def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
     """`config` with what was left open filled in: every interval, in environment steps of whole updates, and the size
     of a strategy's blocks, on which the bits of a run depend."""
-    if getattr(config.agent, "block_size", 0) is None:
+    if config.algorithm().experience == "evolution" and config.agent.block_size is None:
         config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, block_size=config.agent.size))
     s = config.settings
     total = updates(s.total_steps, steps_per_update)

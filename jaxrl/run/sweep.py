@@ -40,7 +40,7 @@ from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, Problem, RunError, UserError, reason
 from jaxrl.evaluate import bootstrap_ci, iqm
 from jaxrl.population import trials as search
-from jaxrl.population.members import Members
+from jaxrl.population.protocol import Population
 from jaxrl.population.trials import Round, Trial
 from jaxrl.report import sweep as sweep_report
 from jaxrl.report.sweep import SWEEP, Outcome, is_sweep
@@ -197,7 +197,7 @@ class Sweep:
         s = asked.config.settings
         self.seeds, self.seed, self.total = s.num_seeds, s.seed, s.total_steps
         self.groups: dict[str, Group] = {}          # by their static values, as JSON
-        self.members: dict[int, Members] = {}       # of a group's first round, later ones are `resized`; by its number
+        self.members: dict[int, Population] = {}    # of a group's first round, later ones are `resized`; by its number
         self.open = contextlib.ExitStack()          # of the group whose members workers hold
         self.numbers: list[str] = []                # of groups, the first is number 1
         self.trials: dict[int, Trial] = {}
@@ -276,7 +276,7 @@ class Sweep:
             self.groups[key] = Group(self._number(key), config, build(config))
         return self.groups[key]
 
-    def members_of(self, group: Group, trials: int) -> Members:
+    def members_of(self, group: Group, trials: int) -> Population:
         """Those of so many trials of a group. Workers hold one group at a time: they were made for its program."""
         size, count = self.asked.options.block * self.seeds, trials * self.seeds
         if group.number not in self.members:
