@@ -23,7 +23,7 @@ class Played(NamedTuple):
     """Returns of the episodes that have ended."""
 
     returns: jax.Array        # [envs, k]
-    count: jax.Array          # [envs], episodes that have ended
+    ended: jax.Array          # [envs], their number
 
 
 def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any,
@@ -46,7 +46,7 @@ def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any,
 
         def unfinished(loop: tuple) -> jax.Array:
             t, _, _, played = loop
-            return (t < bound) & jnp.any(played.count < k)
+            return (t < bound) & jnp.any(played.ended < k)
 
         def step(loop: tuple) -> tuple:
             t, env_state, carry, played = loop
@@ -54,10 +54,10 @@ def make_evaluate(agent: Agent | Strategy, env: Environment, params: Any,
             action, carry = agent.greedy(actor, carry, vector.input(env_state), act_key)
             env_state, timestep = vector.step(env_key, env_state, action)
             total = timestep.episode_return.reshape(envs, -1).mean(-1)
-            unended = (played.count < k)[:, None]
-            current = (jnp.arange(k)[None] == played.count[:, None]) & unended
+            unended = (played.ended < k)[:, None]
+            current = (jnp.arange(k)[None] == played.ended[:, None]) & unended
             returns = jnp.where(current, total[:, None], played.returns)
-            played = Played(returns, played.count + timestep.input.first)
+            played = Played(returns, played.ended + timestep.input.first)
             return t + 1, env_state, carry, played
 
         played = Played(jnp.zeros((envs, k)), jnp.zeros(envs, jnp.int32))

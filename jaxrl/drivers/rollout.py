@@ -119,7 +119,7 @@ class Compiled(Runner):
         return jnp.where(finite.all(), 0, 1 + jnp.argmin(finite)).astype(jnp.int32)
 
     def rollout(self, state: TrainState, progress: jax.Array,
-                key: jax.Array) -> tuple[Any, Any, Trajectory, tuple]:
+                key: jax.Array) -> tuple[Any, Any, Trajectory, tuple[Any, Any, Any]]:
         """Step the environments `rollout_length` times.
 
         Returns (environment state, carry, Trajectory [T, N], totals of the episodes that ended:
@@ -142,7 +142,7 @@ class Compiled(Runner):
         start = (state.env, state.carry)
         (env, carry), (batch, ended, returns, lengths) = jax.lax.scan(step, start, keys)
         returns = returns.reshape(*ended.shape, -1).mean(-1)      # the mean of several agents
-        totals = tuple(_total(x, ended) for x in (1, returns, lengths))
+        totals = (_total(1, ended), _total(returns, ended), _total(lengths, ended))
         return env, carry, batch._replace(carry0=state.carry), totals
 
 

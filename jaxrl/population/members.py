@@ -82,7 +82,7 @@ class Members(Population):
         self._init = jax.jit(self._over_members(runner.init, (0, 0, None)))
         self._advance = jax.jit(self._over_members(runner.advance, (0, None)), donate_argnums=0)
         self._take = jax.jit(_take)
-        self._evaluate = evaluate and jax.jit(self._over_members(evaluate, (0, 0)))
+        self._evaluate: Any = evaluate and jax.jit(self._over_members(evaluate, (0, 0)))
 
     @property
     def places(self) -> list[Place]:
@@ -119,7 +119,8 @@ class Members(Population):
                 for place, fresh in self._fresh(keys, hyper, schedule, range(self.blocks))]
 
     def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
-        states, metrics = [], []
+        states = []
+        metrics = []
         for place, state in zip(self.places, population):
             done = self._tried("advance", self._advance, place, state, np.int32(updates))
             if isinstance(done, tuple):
@@ -270,7 +271,7 @@ class Members(Population):
 
     def _wait(self, blocks: Any) -> None:
         """Wait until all is computed, in Python, so that signals are noticed meanwhile."""
-        arrays = [x for x in jax.tree.leaves(blocks) if isinstance(x, jax.Array)]
+        arrays: list[Any] = [x for x in jax.tree.leaves(blocks) if isinstance(x, jax.Array)]
         pause = 2e-5
         while not all(x.is_ready() for x in arrays):
             time.sleep(pause)
@@ -293,7 +294,7 @@ class Members(Population):
             self._programs[name, place] = self._threads.submit(lowered.compile)
         return self._programs[name, place]
 
-    def _lower(self, function: Callable, place: Place, *args: Any) -> Any:
+    def _lower(self, function: Any, place: Place, *args: Any) -> Any:
         if len(place) == 1:
             sharding = SingleDeviceSharding(place[0])
             return function.lower(*jax.tree.map(lambda x: _aval(x, sharding), args))

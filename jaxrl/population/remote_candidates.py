@@ -32,7 +32,8 @@ class CandidateHost:
     def __init__(self, config: dict[str, Any]):
         """config: the run's, as `jaxrl.config.to_plain` returns it."""
         run = read(config)
-        self._runner = build(run).runner
+        learner: Any = build(run)
+        self._runner: Evolution = learner.runner
         self._programs = generation(self._runner)
         self._states: list[Any] = []
         keys = jax.random.split(jax.random.key(0), 1)

@@ -84,7 +84,7 @@ def question(items: Iterable[Item], several: Iterable[Several], problems: Iterab
 
 def train(asked: Question, reporter: Reporter | None = None, command: Sequence[str] | None = None) -> Path:
     """Train a population; -> the run folder. Raises as `loop.train` does."""
-    return loop.train(asked.config, reporter, command, session=partial(Population, asked))
+    return loop.train(asked.config, reporter, command, session=partial(PopulationSession, asked))
 
 
 def resume(path: str | Path, overrides: Iterable[str] = (), reporter: Reporter | None = None, *,
@@ -95,7 +95,7 @@ def resume(path: str | Path, overrides: Iterable[str] = (), reporter: Reporter |
     if fixed := [f"{key}= has no effect in PBT: {NO_EFFECT[key]}" for key in keys if key in NO_EFFECT]:
         raise UserError(fixed)
     asked = read(folder.open_run(path))
-    return loop.resume(path, overrides, reporter, step=step, command=command, session=partial(Population, asked))
+    return loop.resume(path, overrides, reporter, step=step, command=command, session=partial(PopulationSession, asked))
 
 
 def read(run: Path) -> Question:
@@ -105,7 +105,7 @@ def read(run: Path) -> Question:
     return Question(Options(**plain), ranges, configs.from_file(run / folder.CONFIG))
 
 
-class Population(loop.Session):
+class PopulationSession(loop.Session):
     """A session whose members are a population: fitness is the greedy return, from the same starts for all."""
 
     noun = "member"

@@ -437,7 +437,7 @@ class Sweep:
                            "Try: smaller values of algo.learning_rate")
 
 
-def _next(rounds: search.Search, scores: search.Scores | None) -> Round | None:
+def _next(rounds: search.Rounds, scores: search.Scores | None) -> Round | None:
     """The next round of a search; None at its end."""
     try:
         return rounds.send(scores)
