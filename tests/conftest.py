@@ -1,4 +1,4 @@
-"""Settings of every test process: strict promotion, two CPU devices, how XLA compiles, one compilation cache."""
+"""Settings of every test process: strict promotion, two CPU devices, XLA's effort, one cache."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def poisoned(monkeypatch):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """A compilation cache for processes that tests kill: half an entry of theirs harms no other test."""
+    """A compilation cache for processes that tests kill; their torn entries harm nobody else."""
     return tmp_path_factory.mktemp("compiled")

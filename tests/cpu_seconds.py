@@ -1,6 +1,7 @@
-"""CPU seconds of the tests by folder, printed at the end of a run: what a folder's share of CI's time means.
+"""CPU seconds of the tests by folder, printed at the end of a run.
 
-A test counts with the processes it starts and waits for. Ray's servers outlive their tests and do not count.
+They are the unit of a folder's share of CI's time. A test counts with the processes it starts and
+waits for. Ray's servers outlive their tests and do not count.
 """
 
 from __future__ import annotations

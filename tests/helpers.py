@@ -160,10 +160,11 @@ def words(updates: int, **settings: Any) -> list[str]:
 
 
 def process(cache: Path, *command: str, **more: Any) -> subprocess.Popen:
-    """`jaxrl ...` in a process of its own (started `through` a shell), with a compilation cache that tests share."""
+    """`jaxrl ...` in a process of its own (started `through` a shell), with a compilation cache that tests share.
+    It compiles as this process does, to the same bits."""
     through = more.pop("through", [])
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-           "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu",
+           "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu",
            **more.pop("env", {})}
     env = {key: value for key, value in env.items() if value is not None}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}

@@ -1,6 +1,7 @@
 """Slow tests in parts, of which one run of `.ci/run` runs one.
 
     python -m tests.parts              print the part whose turn it is, and why on stderr
+    python -m tests.parts all          print all parts
     python -m tests.parts args K       print pytest's arguments for part K
     python -m tests.parts passed K     record in .ci/ran that part K passed at this commit
 
@@ -24,6 +25,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RAN = ROOT / ".ci" / "ran"
 DURATIONS = ROOT / "tests" / "durations.json"
+LEARNING = ROOT / "tests" / "learning"     # .ci/run divides these tests by themselves
 PARTS = 3
 RECENT = 4                   # every part is among so many lines of .ci/ran, or runs next
 ALSO_SECONDS = 600.0         # of changed files that run beside the part
@@ -71,11 +73,20 @@ def affordable(files: list[str], durations: dict[str, float]) -> tuple[list[str]
     return taken, [file for file in files if file not in taken]
 
 
+def next_part() -> tuple[int, str]:
+    """The part to run in this checkout, and the reason."""
+    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
+    return choose(entries, git("rev-parse", "HEAD^{tree}") or "0")
+
+
 def changed() -> list[str]:
     """Test files that changed since .ci/ran was last committed; none where git does not know."""
     since = git("log", "-1", "--format=%H", "--", ".ci/ran")
-    names = git("diff", "--name-only", since, "HEAD", "--", "tests").splitlines() if since else []
-    return [name for name in names if Path(name).name.startswith("test_") and (ROOT / name).exists()]
+    if not since:
+        return []
+    names = git("diff", "--name-only", since, "HEAD", "--", "tests").splitlines()
+    tests = [name for name in names if Path(name).name.startswith("test_")]
+    return [name for name in tests if (ROOT / name).exists()]
 
 
 def git(*words: str) -> str:
@@ -93,7 +104,9 @@ class Also:
     """Keep the tests of the files named by --also when pytest-split takes the other parts away."""
 
     @pytest.hookimpl(trylast=True)           # markers have selected, pytest-split has not
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
         files = {config.rootpath / name for name in config.getoption("also")}
         config.stash[KEPT] = [item for item in items if item.path in files]
 
@@ -102,7 +115,9 @@ class AlsoAfter:
     """The second half of `Also`: after pytest-split."""
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Iterator[None]:
         yield
         chosen = set(items)
         items += [item for item in config.stash.get(KEPT, []) if item not in chosen]
@@ -113,17 +128,18 @@ class AlsoAfter:
 
 def main(words: list[str]) -> None:
     """Run one of the commands of the module's docstring."""
-    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
     if not words:
-        part, why = choose(entries, git("rev-parse", "HEAD^{tree}") or "0")
+        part, why = next_part()
         print(f"part {part} of {PARTS}: {why}", file=sys.stderr)
         print(part)
+    elif words[0] == "all":
+        print(*range(1, PARTS + 1))
     elif words[0] == "args":
         files, left_out = affordable(changed(), json.loads(DURATIONS.read_text(encoding="utf-8")))
         if left_out:
             print(f"changed, too long to run beside a part: {' '.join(left_out)}", file=sys.stderr)
         also = "".join(f" --also={file}" for file in files)
-        print(f"--splits={PARTS} --group={words[1]} --durations-path={DURATIONS.relative_to(ROOT)}{also}")
+        print(f"--splits={PARTS} --group={words[1]} --durations-path=tests/durations.json{also}")
     elif words[0] == "passed":
         line = f"{words[1]} {datetime.date.today()} {git('rev-parse', '--short=12', 'HEAD')}\n"
         with RAN.open("a", encoding="utf-8") as file:

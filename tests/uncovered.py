@@ -25,7 +25,7 @@ from tests import parts
 
 
 class Collector:
-    """A pytest plugin that keeps what is collected: tests, and files that are skipped as a whole."""
+    """A pytest plugin that keeps the collected tests, and the files skipped as a whole."""
 
     def __init__(self) -> None:
         self.items: list[pytest.Item] = []
@@ -69,7 +69,9 @@ def functions_that_need(path: Path) -> dict[str, str]:
     """Test function -> the missing package that its body, or a fixture of its file, asks for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    needs = {node.name: next(filter(missing, sorted(packages_asked_for(node))), "") for node in nodes}
+    needs: dict[str, str] = {}
+    for node in nodes:
+        needs[node.name] = next(filter(missing, sorted(packages_asked_for(node))), "")
     arguments = {node.name: [argument.arg for argument in node.args.args] for node in nodes}
     return {name: package or next((needs[a] for a in arguments[name] if needs.get(a)), "")
             for name, package in needs.items()}
@@ -89,28 +91,38 @@ def skipped(found: Collector) -> dict[str, str]:
     return reasons
 
 
+def report(found: Collector, part: int) -> list[tuple[str, list[str]]]:
+    """Return (reason, tests) for each reason why a run of `part` does not reach tests."""
+    full = [item for item in found.items if item.get_closest_marker("full")]
+    slow = [item for item in found.items if item.get_closest_marker("slow") and item not in full]
+    lists = [("full: run by hand", [item.nodeid for item in full])]
+    by_reason = defaultdict(list)
+    for test, reason in skipped(found).items():
+        by_reason[reason].append(test)
+    lists += [(f"skipped here: {reason}", tests) for reason, tests in sorted(by_reason.items())]
+    learning = [item for item in slow if item.path.is_relative_to(parts.LEARNING)]
+    others = [item for item in slow if item not in learning]
+    durations = json.loads(parts.DURATIONS.read_text(encoding="utf-8"))
+    split = Algorithms["duration_based_chunks"].value
+    groups = zip(split(parts.PARTS, others, durations), split(parts.PARTS, learning, durations))
+    for i, pair in enumerate(groups, 1):
+        if i != part:
+            tests = [item.nodeid for half in pair for item in half.selected]
+            lists.append((f"slow, part {i}", tests))
+    return lists
+
+
 def main(words: list[str]) -> None:
     """Print the list, and the number of tests by marker."""
     found = collect()
-    entries = parts.read(parts.RAN.read_text(encoding="utf-8")) if parts.RAN.exists() else []
-    part = int(words[0]) if words else parts.choose(entries, parts.git("rev-parse", "HEAD^{tree}") or "0")[0]
-    full = [item for item in found.items if item.get_closest_marker("full")]
-    slow = [item for item in found.items if item.get_closest_marker("slow") and item not in full]
-    durations = json.loads(parts.DURATIONS.read_text(encoding="utf-8"))
-    groups = Algorithms["duration_based_chunks"].value(parts.PARTS, slow, durations)
-    reasons = skipped(found)
-    by_reason = defaultdict(list)
-    for test, reason in reasons.items():
-        by_reason[reason].append(test)
-    lists = [("full: run by hand", [item.nodeid for item in full]),
-             *((f"skipped here: {reason}", tests) for reason, tests in sorted(by_reason.items())),
-             *((f"slow, in part {i}, not {part}: about {group.duration:.0f} s of one process",
-                [item.nodeid for item in group.selected]) for i, group in enumerate(groups, 1) if i != part)]
-    for title, tests in lists:
-        print(f"\n{title} ({len(tests)} tests)", *(f"  {test}" for test in tests), sep="\n")
-    quick = len(found.items) - len(slow) - len(full)
-    print(f"\n{quick} quick, {len(slow)} slow, {len(full)} full; {len(reasons)} skipped here. "
-          "`.ci/run` runs the environments of other packages in a second step, with the extra `envs`.")
+    part = int(words[0]) if words else parts.next_part()[0]
+    for reason, tests in report(found, part):
+        print(f"\n{reason} ({len(tests)} tests)", *(f"  {test}" for test in tests), sep="\n")
+    marks = [{mark.name for mark in item.iter_markers()} for item in found.items]
+    full = sum("full" in names for names in marks)
+    slow = sum(names & {"slow", "full"} == {"slow"} for names in marks)
+    print(f"\n{len(marks) - slow - full} quick, {slow} slow, {full} full. In a second step, `.ci/run` runs "
+          "the environments\nof other packages with the extra `envs`.")
 
 
 if __name__ == "__main__":

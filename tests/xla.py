@@ -1,4 +1,4 @@
-"""How test processes compile: quickly or as users' programs do, with one cache for all processes of a run.
+"""How test processes compile: quickly, or as users' programs do, with one cache for all of them.
 
 Compilation is most of what the quick tests cost. Two flags of XLA:CPU and no optimizations make it
 six times cheaper; the programs then run four times slower, which only long training notices.

@@ -100,13 +100,13 @@ class Cluster(NamedTuple):
     def environment(self, share: Share) -> dict[str, str]:
         """Return environment variables of a worker, which override those of the driver.
 
-        Threads of XLA's CPU client (NPROC) and of BLAS follow the share. XLA_FLAGS and the number
-        of devices never come from the driver. A GPU worker allocates memory as it needs it, up to
-        its fraction.
+        Threads of XLA's CPU client (NPROC) and of BLAS, and JAX devices, follow the share. Other XLA
+        flags are those of the driver, because bits depend on them. A GPU worker allocates memory as
+        it needs it, up to its fraction.
         """
         threads = str(share.threads)
         variables = {
-            "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
             "NPROC": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads}
         if share.gpus:
@@ -116,6 +116,13 @@ class Cluster(NamedTuple):
         if self.private:
             variables |= _compilation_cache()
         return variables
+
+
+def _xla_flags() -> str:
+    """Return the XLA flags of the driver, without the number of its devices."""
+    devices = "--xla_force_host_platform_device_count"
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return " ".join(flag for flag in flags if not flag.startswith(devices))
 
 
 @contextlib.contextmanager

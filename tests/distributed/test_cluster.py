@@ -95,7 +95,7 @@ def test_the_drivers_flags_do_not_leak(monkeypatch, tmp_path, capfd):
     """Devices, threads, XLA's flags and the cache of compiled programs; and both workers have a core."""
     import jax
 
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3 --xla_cpu_enable_fast_math=false")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "5")
     monkeypatch.setenv("NPROC", "7")
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))     # sockets would have no room there
@@ -107,7 +107,7 @@ def test_the_drivers_flags_do_not_leak(monkeypatch, tmp_path, capfd):
         assert len(started) >= 3
         for found in pool.broadcast("environment", timeout=60):
             environ = found["environ"]
-            assert environ["XLA_FLAGS"] == "" and environ["JAX_PLATFORMS"] == "cpu"
+            assert environ["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false" and environ["JAX_PLATFORMS"] == "cpu"
             assert environ["OMP_NUM_THREADS"] == environ["NPROC"] == environ["JAX_NUM_CPU_DEVICES"] == "1"
             assert len(found["devices"]) == 1
             assert found["workers"] == 1 and found["cache"] == jax.config.jax_compilation_cache_dir is not None

@@ -58,7 +58,7 @@ def same(a: Outcome, b: Outcome) -> None:
 def started(tmp_path_factory, *words: str, **more):
     """The command in a process of its own, by compiled programs that all of these tests share."""
     cache = tmp_path_factory.getbasetemp() / "coordinators"
-    return process(cache, *words, env={"JAX_DISABLE_MOST_OPTIMIZATIONS": None}, **more)
+    return process(cache, *words, **more)
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,6 @@ def test_halving_ends_if_all_trials_diverge(halving):
 
 
 def test_tpe_finds_the_top_and_is_the_same_again():
-    pytest.importorskip("optuna")
     axes = [Axis("x", True, range=Range(1e-4, 1.0, True)),
             Axis("h", False, choices=((8,), (16, 16)))]
     options = Options(search="optuna", trials=60, batch=5)

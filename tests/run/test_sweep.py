@@ -315,8 +315,6 @@ def test_a_signal_while_every_trial_of_a_run_diverges_is_not_lost(shared, poison
 
 @pytest.mark.parametrize("kind, at", [("grid", 1), ("grid", 3), ("asha", 2), ("asha", 3), ("optuna", 6)])
 def test_a_killed_sweep_goes_on_where_it_was(kind, at, shared, whole, tmp_path):
-    if kind == "optuna":
-        pytest.importorskip("optuna")
     whole = whole(kind)
     with pytest.raises(Killed):
         sweep.sweep(asked(**KINDS[kind], out=tmp_path / "s"), killer(at))
