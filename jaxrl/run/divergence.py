@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxrl.errors import reason
-from jaxrl.population.members import Raised
+from jaxrl.population.protocol import Raised
 
 MOST_NAMED = 8                # members in one message
 

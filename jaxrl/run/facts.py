@@ -12,7 +12,7 @@ from jaxrl import backend
 from jaxrl.config.settings import RunConfig
 from jaxrl.declare import hypers
 from jaxrl.evaluate import bootstrap_ci, iqm
-from jaxrl.population.members import Members
+from jaxrl.population.protocol import Population
 from jaxrl.run.launch import Launch
 from jaxrl.storage import folder
 from jaxrl.storage.files import size_text
@@ -24,13 +24,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{plural}"
 
 
-def device_of(members: Members) -> dict[str, Any]:
+def device_of(members: Population) -> dict[str, Any]:
     """Return the devices of the members as environment.json holds them."""
     first = members.devices[0]
     return {"kind": first.device_kind, "platform": first.platform, "count": len(members.devices)}
 
 
-def header(run: Path, launch: Launch, members: Members, *, noun: str,
+def header(run: Path, launch: Launch, members: Population, *, noun: str,
            changing: str) -> dict[str, str]:
     """Return the header of a run, label -> text.
 
@@ -57,7 +57,7 @@ def header(run: Path, launch: Launch, members: Members, *, noun: str,
         "run": folder.shown(run)}
 
 
-def replay_warning(launch: Launch, members: Members) -> str | None:
+def replay_warning(launch: Launch, members: Population) -> str | None:
     """Return a warning if the copy of the replay in a checkpoint may not fit on the host."""
     if not launch.config.settings.checkpoint_replay or not jax.tree.leaves(launch.shapes.replay):
         return None
@@ -74,7 +74,7 @@ def replay_warning(launch: Launch, members: Members) -> str | None:
             "are free. Try: checkpoint_replay=false")
 
 
-def summary(config: RunConfig, members: Members, *, status: str, error: str | None, step: int,
+def summary(config: RunConfig, members: Population, *, status: str, error: str | None, step: int,
             history: list[dict], returns: np.ndarray | None,
             best_step: int | None) -> dict[str, Any]:
     """Return the content of summary.json.

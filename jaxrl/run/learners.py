@@ -22,6 +22,7 @@ from jaxrl.errors import UserError
 from jaxrl.evaluate import make_evaluate
 from jaxrl.population.generations import Evaluator, Generations
 from jaxrl.population.members import Members
+from jaxrl.population.protocol import Population
 from jaxrl.population.remote import BlockHost, RemoteMembers
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
 from jaxrl.run.launch import Launch
@@ -72,7 +73,7 @@ def make_members(config: RunConfig, learner: Learner, *, episodes: int,
 
 
 @contextlib.contextmanager
-def open_members(launch: Launch) -> Iterator[Members | RemoteMembers]:
+def open_members(launch: Launch) -> Iterator[Population]:
     """Open the members of a launch, on the devices of this process or on its Ray workers."""
     config = launch.config
     s = config.settings
@@ -116,7 +117,7 @@ def open_remote(launch: Launch, cluster: Cluster | None = None) -> Iterator[Remo
         yield members
 
 
-def stored_state(config: RunConfig, members: Members, arrays: dict[str, np.ndarray], *,
+def stored_state(config: RunConfig, members: Population, arrays: dict[str, np.ndarray], *,
                  replay: bool = True) -> TrainState:
     """Return the arrays of a checkpoint as the state of the members, with or without a replay.
 

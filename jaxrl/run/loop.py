@@ -20,7 +20,8 @@ from jaxrl import config as configs
 from jaxrl.config.settings import RunConfig
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.evaluate import iqm
-from jaxrl.population.members import Members, Population, on_host
+from jaxrl.population.members import on_host
+from jaxrl.population.protocol import Blocks, Population
 from jaxrl.report import page
 from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run import facts
@@ -92,7 +93,7 @@ class Session:
 
     noun = "seed"                                # the user's word for a member
 
-    def __init__(self, run: Path, launch: Launch, reporter: Reporter, *, members: Members,
+    def __init__(self, run: Path, launch: Launch, reporter: Reporter, *, members: Population,
                  meta: dict | None = None):
         """Open the files of a run. meta: metadata of the checkpoint from which it continues."""
         self.run = run
@@ -103,7 +104,7 @@ class Session:
         self.members = members
         self.meta = meta or {}
         self.update: int = self.meta.get("update", 0)
-        self.population: Population = []
+        self.population: Blocks = []
         self.hyper: Any = None                   # of the members, NumPy, leaves [members]
         self.metrics = metrics.Rows(run, metrics.METRICS)
         self.evals = metrics.Rows(run, metrics.EVALS)

@@ -24,8 +24,8 @@ from jaxrl.config.overrides import Item, Several
 from jaxrl.config.settings import RunConfig
 from jaxrl.declare import Declaration, Range, declarations
 from jaxrl.errors import Problem, UserError
-from jaxrl.population.members import Members
 from jaxrl.population.pbt import OPTIONS, Options, Values, decide, initial
+from jaxrl.population.protocol import Population
 from jaxrl.run import learners, loop
 from jaxrl.run.launch import Launch
 from jaxrl.run.reporter import Reporter
@@ -167,7 +167,7 @@ class PopulationSession(loop.Session):
     noun = "member"
 
     def __init__(self, asked: Question, run: Path, launch: Launch, reporter: Reporter, *,
-                 members: Members, meta: dict | None = None):
+                 members: Population, meta: dict | None = None):
         """Open the files of a run. The other arguments are those of `Session`."""
         super().__init__(run, launch, reporter, members=members, meta=meta)
         self.options = asked.options

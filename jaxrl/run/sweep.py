@@ -37,8 +37,7 @@ from jaxrl.drivers.build import Learner, build
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.evaluate import bootstrap_ci, iqm
 from jaxrl.population import trials as search
-from jaxrl.population.members import Members
-from jaxrl.population.remote import RemoteMembers
+from jaxrl.population.protocol import Population
 from jaxrl.population.trials import Round, Trial
 from jaxrl.report import sweep as report
 from jaxrl.run import questions
@@ -160,7 +159,7 @@ class Sweep:
         self.total = s.total_steps
         self.groups: dict[str, Group] = {}       # by their static values as JSON
         self.numbers: list[str] = []             # static values of the groups, number 1 first
-        self.members: dict[int, Members | RemoteMembers] = {}    # of a group's first round
+        self.members: dict[int, Population] = {}    # of a group's first round
         self.open = contextlib.ExitStack()       # the group whose members workers hold
         self.trials: dict[int, Trial] = {}
         self.outcomes: dict[int, Outcome] = {}
@@ -226,7 +225,7 @@ class Sweep:
 
     # ---------------------------------------------------------------- a round
 
-    def _rounds(self) -> search.Search:
+    def _rounds(self) -> search.Rounds:
         seed = self.asked.config.settings.seed
         return search.rounds(self.asked.options, self.asked.axes, self.total, seed)
 
@@ -262,7 +261,7 @@ class Sweep:
         layout = {"block_size": self.asked.options.block * self.seeds, "shards": 1}
         return prepare(config, learner=group.learner, layout=layout)
 
-    def _members(self, group: Group, launch: Launch) -> Members | RemoteMembers:
+    def _members(self, group: Group, launch: Launch) -> Population:
         """Return members for a run of a group.
 
         Workers hold one group at a time, because they were made for its program.
@@ -442,7 +441,7 @@ def _text(value: Any) -> str:
     return files.exact(value) if isinstance(value, float) else short(value)
 
 
-def _next(rounds: search.Search, scores: search.Scores | None) -> Round | None:
+def _next(rounds: search.Rounds, scores: search.Scores | None) -> Round | None:
     """Return the next round of a search; None at its end."""
     try:
         return rounds.send(scores)

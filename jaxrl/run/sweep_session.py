@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl.config.check import short
 from jaxrl.config.settings import RunConfig
 from jaxrl.declare import hypers
-from jaxrl.population.members import Members
+from jaxrl.population.protocol import Population
 from jaxrl.population.trials import Trial
 from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run.launch import Launch
@@ -40,7 +40,7 @@ class TrialsSession(Session):
     Each trial has the keys of an ordinary run of its seeds.
     """
 
-    def __init__(self, run: Path, launch: Launch, reporter: Reporter, *, members: Members,
+    def __init__(self, run: Path, launch: Launch, reporter: Reporter, *, members: Population,
                  trials: list[Trial], sweep: Path, meta: dict | None = None):
         """Open a run of the folder `sweep` that trains `trials`."""
         self.trials = trials
