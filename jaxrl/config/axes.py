@@ -18,7 +18,6 @@ from jaxrl.errors import Problem, UserError
 from jaxrl.registry import algorithms, environments, searches, unknown
 
 
-
 @dataclass(frozen=True)
 class Options:
     """The keys of a sweep beside those of a run."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 
-import numpy as np
 import pytest
 
 import jaxrl
-from jaxrl.config.axes import Axis, Options, question
+from jaxrl.config.axes import Axis, question
 from jaxrl.config.overrides import parse_sweep
 from jaxrl.declare import Range
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.errors import Interrupted, RunError, UserError
 from jaxrl.evaluate import iqm
-from jaxrl.population import trials as search
 from jaxrl.report import sweep as sweep_report
 from jaxrl.run import learners, loop, sweep
 from jaxrl.storage import checkpoint
