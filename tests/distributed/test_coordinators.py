@@ -154,8 +154,8 @@ def test_a_sweep_over_workers_is_interrupted_and_loses_one(expected, tmp_path, t
 
     child = started(tmp_path_factory, "resume", str(run), "workers=2")
     try:
-        second_group = lambda: list(run.glob("*group2/metrics.jsonl"))
-        wait_for(lambda: len(workers(child.pid)) == 2 and second_group(), child)
+        rows_of_group = "*group2/metrics.jsonl"
+        wait_for(lambda: len(workers(child.pid)) == 2 and list(run.glob(rows_of_group)), child)
         before = workers(child.pid)
         os.kill(min(before), signal.SIGKILL)
         wait_for(lambda: workers(child.pid) - before, child)
