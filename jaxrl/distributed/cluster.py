@@ -100,9 +100,9 @@ class Cluster(NamedTuple):
     def environment(self, share: Share) -> dict[str, str]:
         """Return environment variables of a worker, which override those of the driver.
 
-        Threads of XLA's CPU client (NPROC) and of BLAS, and JAX devices, follow the share. Other XLA
-        flags are those of the driver, because bits depend on them. A GPU worker allocates memory as
-        it needs it, up to its fraction.
+        Threads of XLA's CPU client (NPROC) and of BLAS, and JAX devices, follow the share. Other
+        XLA flags are those of the driver, because bits depend on them. A GPU worker allocates
+        memory as it needs it, up to its fraction.
         """
         threads = str(share.threads)
         variables = {

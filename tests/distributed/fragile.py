@@ -39,13 +39,14 @@ class Fragile(Environment):
     time_limit = 100
 
     def reset(self, key, params):
-        return self._observe(State(jax.random.uniform(key) < params.share, jnp.int32(0), jnp.int32(0)))
+        weak = jax.random.uniform(key) < params.share
+        return self._observe(State(weak, jnp.int32(0), jnp.int32(0)))
 
     def step(self, key, state, action, params):
         obs, state = self._observe(State(state.weak, state.time + 1, state.total + action))
         breaks = state.weak & (state.time == params.at) & (state.total < params.least)
-        reward = jax.pure_callback(simulate, jax.ShapeDtypeStruct((), jnp.float32), breaks, action.astype(jnp.float32),
-                                   vmap_method="broadcast_all")
+        reward = jax.pure_callback(simulate, jax.ShapeDtypeStruct((), jnp.float32), breaks,
+                                   action.astype(jnp.float32), vmap_method="broadcast_all")
         return obs, state, reward, jnp.bool_(False), jnp.bool_(False), {}
 
     def _observe(self, state):

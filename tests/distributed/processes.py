@@ -8,13 +8,14 @@ from pathlib import Path
 
 
 def family(pid: int) -> set[int]:
-    """All processes that descend from one."""
+    """Return all processes that descend from one."""
     children: dict[int, set[int]] = {}
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             parent = int(status.read_text().partition("PPid:")[2].split()[0])
             children.setdefault(parent, set()).add(int(status.parent.name))
-    found, new = set(), {pid}
+    found = set()
+    new = {pid}
     while new:
         new = {child for one in new for child in children.get(one, ())} - found
         found |= new
@@ -22,7 +23,7 @@ def family(pid: int) -> set[int]:
 
 
 def alive(pid: int) -> bool:
-    """Zombies are not: they have no command line."""
+    """Return whether a process runs; zombies, which have no command line, do not."""
     try:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
     except OSError:
@@ -30,12 +31,12 @@ def alive(pid: int) -> bool:
 
 
 def agent(pid: int) -> bool:
-    """One of the two that Ray starts beside the workers of a machine."""
+    """Return whether it is one of the two agents that Ray starts on a machine."""
     return b"Agent" in Path(f"/proc/{pid}/cmdline").read_bytes()[:30]
 
 
 def workers(pid: int) -> set[int]:
-    """Of a driver's family those that hold blocks: Ray names a process after its actor."""
+    """Return the processes of a driver that hold blocks: Ray names a process after its actor."""
     found = set()
     for one in family(pid):
         with contextlib.suppress(OSError):
@@ -45,7 +46,7 @@ def workers(pid: int) -> set[int]:
 
 
 def gone(pids: set[int], within: float = 15.0) -> bool:
-    """Whether all have ended in time; an error that names those that have not."""
+    """Return True when all have ended; fail with the names of those that have not in time."""
     deadline = time.monotonic() + within
     while (left := set(filter(alive, pids))) and time.monotonic() < deadline:
         time.sleep(0.1)

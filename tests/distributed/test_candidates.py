@@ -1,4 +1,4 @@
-"""Strategies whose candidates are played by workers: the same bits with any number of them, and when they are lost."""
+"""Candidates played by workers: the same bits with any number of workers, and if some are lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from jaxrl.run.learners import TRAIN, member_keys, spread
 
 GENERATIONS = 5
 CONFIG = configs.from_values({
-    "algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15, "algo.population": 12, "num_seeds": 2,
+    "algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15,
+    "algo.population": 12, "num_seeds": 2,
     "algo.block_size": 4, "algo.network.hidden": [4], "algo.normalize_observation": True,
     "total_steps": GENERATIONS * 12 * 15})
 
@@ -35,7 +36,7 @@ def runner():
 
 
 def live(runner, evaluator=None, harm=lambda generation: None):
-    """-> (fingerprints, metrics) after some generations of two strategies."""
+    """Return (fingerprints, metrics) after some generations of two strategies."""
     members = Generations(runner, 2, jax.local_devices()[:1], evaluator=evaluator)
     population = members.init(member_keys(0, 2, TRAIN), spread(CONFIG), GENERATIONS)
     for generation in range(GENERATIONS):
@@ -56,21 +57,23 @@ def same(found, expected):
 
 @pytest.mark.slow
 def test_a_worker_of_this_process_does_the_same(runner, expected):
-    """It keeps up by the results alone: the state was sent once, and what is sent holds no parameter."""
+    """It keeps up with the results alone: the state is sent once, and then no parameter."""
     evaluator = RemoteEvaluator(runner, InlinePool(CandidateHost, (configs.to_plain(CONFIG),)))
     same(live(runner, evaluator), expected)
     assert evaluator.loads == 1
     sent = sum(x.size for x in jax.tree.leaves(evaluator._results[0]))
-    assert sent == 2 * 12 + 3 * (1 + 3 * 3)            # fitness and steps; moments of 3 numbers for each of 3 blocks
+    # fitness and steps; moments of 3 numbers for each of 3 blocks
+    assert sent == 2 * 12 + 3 * (1 + 3 * 3)
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 def test_any_workers_and_lost_ones_change_no_bit(runner, expected):
-    """One, and two of which each is killed before a generation: it is noticed in the middle of that."""
+    """With one worker, and with two, each of which is killed once before a generation."""
     def lived(cluster, workers, harm):
         evaluators = []
-        with RayPool(cluster, CandidateHost, (configs.to_plain(CONFIG),), workers=workers, share=Share(cpus=1),
+        with RayPool(cluster, CandidateHost, (configs.to_plain(CONFIG),), workers=workers,
+                     share=Share(cpus=1),
                      restore=lambda worker: evaluators[0].restore(worker)) as pool:
             evaluators.append(RemoteEvaluator(runner, pool))
             return live(runner, evaluators[0], lambda generation: harm(generation, pool))
@@ -86,7 +89,7 @@ def test_any_workers_and_lost_ones_change_no_bit(runner, expected):
 
 
 def test_a_block_that_raises_is_named():
-    """Its strategy, its number, where, and what was raised; the run ends with it."""
+    """The error names strategy, block, host and exception, and ends the run."""
     class Broken:
         def load(self, states):
             return [digest(state) for state in states]
@@ -96,6 +99,7 @@ def test_a_block_that_raises_is_named():
                 raise ValueError("no such joint")
             return item
 
-    runner, population = SimpleNamespace(blocks=3), [np.zeros(2), np.ones(2)]
-    with pytest.raises(RunError, match=r"block 2 of strategy 1 failed on .*: ValueError: no such joint"):
-        RemoteEvaluator(runner, InlinePool(Broken)).map(population)
+    runner = SimpleNamespace(blocks=3)
+    text = r"block 2 of strategy 1 failed on .*: ValueError: no such joint"
+    with pytest.raises(RunError, match=text):
+        RemoteEvaluator(runner, InlinePool(Broken)).map([np.zeros(2), np.ones(2)])

@@ -31,11 +31,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("share, text", [
     (Share(), "workers=64 with 1 CPU each need 64 CPUs; this machine has {n} CPUs, room for {n}."),
-    (Share(cpus=2), "workers=64 with 2 CPUs each need 128 CPUs; this machine has {n} CPUs, room for {half}."),
-    (Share(cpus=0.5, gpus=0.25), "workers=64 with 0.5 CPUs and 0.25 GPUs each need 32 CPUs and 16 GPUs; this machine "
-                                 "has {n} CPUs and 0 GPUs, room for 0.")])
+    (Share(cpus=2), "workers=64 with 2 CPUs each need 128 CPUs; this machine has {n} CPUs, "
+                    "room for {half}."),
+    (Share(cpus=0.5, gpus=0.25), "workers=64 with 0.5 CPUs and 0.25 GPUs each need 32 CPUs and "
+                                 "16 GPUs; this machine has {n} CPUs and 0 GPUs, room for 0.")])
 def test_more_than_this_machine_has(monkeypatch, share, text):
-    """Said before Ray is started."""
+    """The error comes before Ray starts."""
     from jaxrl import backend
 
     monkeypatch.setattr(backend, "cores", lambda: 2)
@@ -50,7 +51,7 @@ def test_more_than_this_machine_has(monkeypatch, share, text):
 
 @pytest.mark.parametrize("listens", [False, True])
 def test_nobody_at_that_address(monkeypatch, listens):
-    """Neither behind a closed port nor behind one where somebody else listens, who never answers."""
+    """Either the port is closed, or another program listens there and never answers."""
     from jaxrl.distributed import cluster
 
     assert cluster.PATIENCE == 10
@@ -69,22 +70,26 @@ def test_nobody_at_that_address(monkeypatch, listens):
 
 
 def test_an_address_that_is_none():
-    with pytest.raises(UserError, match='address="ray-head" is not host:port'), connect(1, "ray-head"):
+    text = 'address="ray-head" is not host:port'
+    with pytest.raises(UserError, match=text), connect(1, "ray-head"):
         pass
 
 
 def test_room_is_counted_machine_by_machine():
     """Three halves do not make a worker that needs a whole one."""
     assert Node("a", 8.0, 1.0).room(Share(cpus=1, gpus=0.25)) == 4
-    assert Node("a", 3.0, 0.0).room(Share(cpus=2)) == 1 and Node("a", 0.3, 0.0).room(Share(cpus=0.1)) == 3
+    assert Node("a", 3.0, 0.0).room(Share(cpus=2)) == 1
+    assert Node("a", 0.3, 0.0).room(Share(cpus=0.1)) == 3
     assert Node("a", 8.0, 0.0).room(Share(cpus=1, gpus=0.1)) == 0
 
 
 def test_the_environment_of_a_gpu_worker():
     environment = Cluster("10.0.0.5:6379", private=False).environment(Share(cpus=4, gpus=0.25))
-    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false" and environment["JAX_PLATFORMS"] == ""
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert environment["JAX_PLATFORMS"] == ""
     assert environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225" and environment["NPROC"] == "4"
-    assert "JAX_COMPILATION_CACHE_DIR" not in environment           # of this machine, not of that one
+    # the compilation cache is on this machine, not on the worker's
+    assert "JAX_COMPILATION_CACHE_DIR" not in environment
 
 
 # ---------------------------------------------------------------- what a worker is given
@@ -92,34 +97,39 @@ def test_the_environment_of_a_gpu_worker():
 
 @pytest.mark.slow
 def test_the_drivers_flags_do_not_leak(monkeypatch, tmp_path, capfd):
-    """Devices, threads, XLA's flags and the cache of compiled programs; and both workers have a core."""
+    """Devices, threads, XLA's flags and the compilation cache; and both workers have a core."""
     import jax
 
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3 --xla_cpu_enable_fast_math=false")
+    flag = "--xla_cpu_enable_fast_math=false"
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_force_host_platform_device_count=3 {flag}")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "5")
     monkeypatch.setenv("NPROC", "7")
-    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))     # sockets would have no room there
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 30)))     # too long for a socket's path
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    before, environment = family(os.getpid()), dict(os.environ)
+    before = family(os.getpid())
+    environment = dict(os.environ)
     with open_pool(Learner, workers=2) as pool:
         assert signal.getsignal(signal.SIGINT) == handlers[0]
         started = family(os.getpid()) - before
         assert len(started) >= 3
         for found in pool.broadcast("environment", timeout=60):
             environ = found["environ"]
-            assert environ["XLA_FLAGS"] == "--xla_cpu_enable_fast_math=false" and environ["JAX_PLATFORMS"] == "cpu"
-            assert environ["OMP_NUM_THREADS"] == environ["NPROC"] == environ["JAX_NUM_CPU_DEVICES"] == "1"
-            assert len(found["devices"]) == 1
-            assert found["workers"] == 1 and found["cache"] == jax.config.jax_compilation_cache_dir is not None
+            assert environ["XLA_FLAGS"] == flag and environ["JAX_PLATFORMS"] == "cpu"
+            for name in ("OMP_NUM_THREADS", "NPROC", "JAX_NUM_CPU_DEVICES"):
+                assert environ[name] == "1"
+            assert len(found["devices"]) == 1 and found["workers"] == 1
+            assert found["cache"] == jax.config.jax_compilation_cache_dir is not None
             assert isinstance(found["x"], np.ndarray) and found["key"].tolist() == [0, 3]
-            assert os.getpriority(os.PRIO_PROCESS, found["pid"]) == os.getpriority(os.PRIO_PROCESS, 0)
+            priorities = [os.getpriority(os.PRIO_PROCESS, pid) for pid in (found["pid"], 0)]
+            assert priorities[0] == priorities[1]
         both = pool.broadcast("work", 2.0, timeout=60)
-        # a core each, when nobody else wants it; never two, which is what a pool of threads for all cores would use
+        # a core each, if no other process wants it; threads for all cores would use two
         assert all(0 < share < 1.15 for share in both), both
-    assert gone(started) and [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
-    theirs = {name for name in os.environ if name.startswith("RAY_")}          # Ray remembers its mode there
-    assert {k: v for k, v in os.environ.items() if k not in theirs} == {
-        k: v for k, v in environment.items() if k not in theirs}
+    assert gone(started)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    of_ray = {name for name in os.environ if name.startswith("RAY_")}     # Ray keeps its mode there
+    assert {k: v for k, v in os.environ.items() if k not in of_ray} == {
+        k: v for k, v in environment.items() if k not in of_ray}
     token = Path.home() / ".ray" / "auth_token"
     if "RAY_AUTH_TOKEN" not in environment and token.exists():
         assert token.stat().st_mode & 0o077 == 0
@@ -134,8 +144,9 @@ CHILD = """
     from jaxrl.distributed import open_pool
     from tests.distributed.workers import Squares
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)     # a shell's background jobs ignore it, and these tests
-    with open_pool(Squares, workers=1) as pool:                  # may be one
+    # background jobs of a shell ignore the signal, and these tests may be one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open_pool(Squares, workers=1) as pool:
         print(pool.call(0, "where"), flush=True)
         for item, _ in pool.map_unordered("slowly", [(n, 0.5) for n in range(1000)]):
             print("item", flush=True)
@@ -143,22 +154,26 @@ CHILD = """
 
 
 def children(code: str, count: int) -> list[subprocess.Popen]:
-    """Drivers, each the leader of a group as a terminal makes it."""
-    return [subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
-                             stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "TMPDIR": "/tmp"})
-            for _ in range(count)]
+    """Start drivers, each the leader of a process group, as a terminal does."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT,
+               "start_new_session": True, "env": {**os.environ, "TMPDIR": "/tmp"}}
+    return [subprocess.Popen(command, **options) for _ in range(count)]
 
 
 def send(child: subprocess.Popen, signum: int) -> None:
-    """A terminal's Ctrl-C goes to the whole group, other signals to the driver alone."""
-    (os.killpg if signum == signal.SIGINT else os.kill)(child.pid, signum)
+    """Send Ctrl-C to the whole group, as a terminal does, and other signals to the driver alone."""
+    kill = os.killpg if signum == signal.SIGINT else os.kill
+    kill(child.pid, signum)
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 def test_nothing_is_left():
-    """By Ctrl-C, by a SIGTERM that nobody handles, and by a SIGKILL of the driver, in the middle of a round. Two of
-    Ray's agents notice the last one only after a minute, which is not waited for."""
+    """After Ctrl-C, a SIGTERM without a handler, and a SIGKILL of the driver, during a round.
+
+    Two of Ray's agents notice the last one after a minute; the test does not wait for them.
+    """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
     drivers = children(CHILD, len(signals))
     try:
@@ -190,7 +205,10 @@ RUN = """
     from jaxrl.run.signals import Signals
     from tests.distributed.workers import Squares
 
-    with open_pool(Squares, workers=1) as pool, Signals(lambda text: print(text, flush=True)) as signals:
+    def say(text):
+        print(text, flush=True)
+
+    with open_pool(Squares, workers=1) as pool, Signals(say) as signals:
         print("up", flush=True)
         count = 0
         for _ in pool.map_unordered("slowly", [(n, 0.2) for n in range(20)]):
@@ -204,7 +222,7 @@ RUN = """
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_run_finishes_its_round_after_one_signal():
-    """The run's own handlers are in force, and workers do not see a Ctrl-C, although it goes to the whole group."""
+    """The run's own handlers work, and workers ignore a Ctrl-C, although it goes to the group."""
     signals = (signal.SIGINT, signal.SIGTERM)
     drivers = children(RUN, len(signals))
     try:
@@ -214,8 +232,8 @@ def test_a_run_finishes_its_round_after_one_signal():
             send(child, signum)
         for child, signum in zip(drivers, signals):
             out, err = child.communicate(timeout=40)
-            assert (f"stopping: {signum.name} received, finishing the current step; "
-                    "press Ctrl-C again to stop at once\n") in out
+            assert (f"stopping: {signum.name} received, "
+                    "finishing the current step; press Ctrl-C again to stop at once\n") in out
             assert out.endswith(f"item\nreceived {int(signum)} 20\n9\n")
             assert child.returncode == 0 and not err
     finally:
@@ -234,11 +252,11 @@ def head():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=2", "--block",
-           "--include-dashboard=false", "--object-store-memory=80000000", "--disable-usage-stats",
-           "--temp-dir=/tmp/jaxrl-head"]
-    process = subprocess.Popen(ray, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}",
+           "--num-cpus=2", "--block", "--include-dashboard=false",
+           "--object-store-memory=80000000", "--disable-usage-stats", "--temp-dir=/tmp/jaxrl-head"]
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(ray, env=environment, stdin=nothing, stdout=nothing, stderr=nothing)
     yield f"127.0.0.1:{port}"
     started = family(process.pid)
     process.terminate()
@@ -255,47 +273,56 @@ JOIN = """
 
     try:
         with open_pool(Squares, address=sys.argv[1], workers=int(sys.argv[2])) as pool:
-            print(sorted(pool.map_unordered("square", range(5)))[-1], len(set(pool.broadcast("where"))))
+            last = sorted(pool.map_unordered("square", range(5)))[-1]
+            print(last, len(set(pool.broadcast("where"))))
     except UserError as error:
         print(error)
 """
 
 
 def join(head: str, workers: int, **environment: str) -> str:
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(JOIN), head, str(workers)], cwd=ROOT, text=True,
-                          env={**os.environ, **environment}, capture_output=True, timeout=90)
+    command = [sys.executable, "-c", textwrap.dedent(JOIN), head, str(workers)]
+    done = subprocess.run(command, cwd=ROOT, text=True, env={**os.environ, **environment},
+                          capture_output=True, timeout=90)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 @pytest.mark.slow
 def test_a_users_cluster(head):
-    """Joined with its token; refused with another; left running, so that it can say what it lacks."""
-    mine = {"RAY_AUTH_TOKEN": "a" * 64}
-    assert join(head, 2, **mine) == "(4, 16) 2"
-    assert "does not accept this user's token. Copy ~/.ray/auth_token" in join(head, 1, RAY_AUTH_TOKEN="b" * 64)
-    assert join(head, 3, **mine).startswith("workers=3 with 1 CPU each need 3 CPUs; the Ray cluster at ")
+    """It accepts its token and refuses another; it keeps running, and may be too small."""
+    right = {"RAY_AUTH_TOKEN": "a" * 64}
+    wrong = {"RAY_AUTH_TOKEN": "b" * 64}
+    assert join(head, 2, **right) == "(4, 16) 2"
+    refused = "does not accept this user's token. Copy ~/.ray/auth_token"
+    assert refused in join(head, 1, **wrong)
+    too_small = "workers=3 with 1 CPU each need 3 CPUs; the Ray cluster at "
+    assert join(head, 3, **right).startswith(too_small)
 
 
 @pytest.mark.slow
 @pytest.mark.fault
 def test_a_machine_that_leaves_and_comes_back(tmp_path, monkeypatch):
-    """Two nodes, one of which is removed in mid round: the other does its items; its worker returns with it. This
-    cluster asks nobody for a token, and must not be asked for one either, although its user has one."""
+    """One of two nodes leaves during a round: the other does its items, until it returns.
+
+    This cluster asks for no token, and must not receive one either, although its user has one.
+    """
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster as Nodes
 
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
-    quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 3000,
-             "health_check_failure_threshold": 3}
-    each = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+    quick = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500,
+             "health_check_timeout_ms": 3000, "health_check_failure_threshold": 3}
+    each = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20,
+            "include_dashboard": False}
     nodes = Nodes(initialize_head=True, head_node_args={**each, "_system_config": quick})
     try:
         other = nodes.add_node(**{k: v for k, v in each.items() if k != "include_dashboard"})
         with monkeypatch.context() as other_mode:
             other_mode.setenv("RAY_AUTH_MODE", "token")
-            with pytest.raises(UserError, match="asks for no token, but"), connect(2, nodes.address):
+            no_token = pytest.raises(UserError, match="asks for no token, but")
+            with no_token, connect(2, nodes.address):
                 pass
         with connect(2, nodes.address) as cluster:
             assert not cluster.private and len(cluster.nodes()) == 2
@@ -303,7 +330,8 @@ def test_a_machine_that_leaves_and_comes_back(tmp_path, monkeypatch):
                          start_timeout=20) as pool:
                 before = pool.broadcast("load", 10)
                 found = []
-                for _, (number, _) in pool.map_unordered("slowly", [(n, 0.1) for n in range(60)], timeout=10):
+                items = [(n, 0.1) for n in range(60)]
+                for _, (number, _) in pool.map_unordered("slowly", items, timeout=10):
                     found.append(number)
                     if len(found) == 10:
                         nodes.remove_node(other, allow_graceful=False)
@@ -322,13 +350,14 @@ def test_a_machine_that_leaves_and_comes_back(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.fault
 def test_the_rest_of_the_cluster_is_somebody_elses():
-    """Room enough, but taken: said within the time to start."""
+    """The cluster is large enough, but in use: an error within the time to start."""
     with connect(2, store=80 << 20) as cluster:
         with RayPool(cluster, Squares, workers=2):
             start = time.monotonic()
-            with pytest.raises(RunError, match=r"0 of 2 workers started within 2 s: they need 2 CPUs; .* 0 CPUs are f"):
+            text = r"0 of 2 workers started within 2 s: they need 2 CPUs; .* 0 CPUs are f"
+            with pytest.raises(RunError, match=text):
                 RayPool(cluster, Squares, workers=2, start_timeout=2)
             assert time.monotonic() - start < 10
-        with connect(1) as same:                                        # Ray is up: used, and left up
+        with connect(1) as same:                     # Ray runs: it is used, and left running
             assert same.address == cluster.address and not same.private
         assert cluster.nodes()

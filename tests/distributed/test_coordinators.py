@@ -1,5 +1,7 @@
-"""Commands with workers, and the process that runs them: the same bits as without, also when it is killed on the way;
-nothing of it is left running."""
+"""Commands with workers: the same bits as without, also if their process is killed.
+
+Nothing of a killed process is left running.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +15,43 @@ import pytest
 
 import jaxrl
 from jaxrl.errors import UserError
+from jaxrl.storage import sweep as sweep_files
 from jaxrl.run import sweep as sweeps
 from jaxrl.storage import checkpoint, metrics
-from jaxrl.storage import sweep as sweep_files
 from tests.distributed.processes import agent, family, gone, workers
 from tests.helpers import ended, process, rows, wait_for
 
 SMALL = ["preset=none", "env=cartpole", "eval_episodes=2", "num_devices=1"]
 PPO = ["algo=ppo", *SMALL, "algo.num_envs=2", "algo.rollout_length=32"]
 COMMANDS = {
-    "pbt": ["pbt", *PPO, "population=5", "block_size=2", "total_steps=32768", "interval=1024", "checkpoint_every=4096",
-            "algo.network.hidden=[8]", "algo.learning_rate=range(1e-5,1e-2)"],
-    "es": ["train", "algo=es", *SMALL, "algo.population=16", "algo.block_size=4", "env.time_limit=100",
-           "algo.network.hidden=[8]", "num_seeds=2", "total_steps=96000", "eval_every=16000", "checkpoint_every=8000"],
-    "sweep": ["sweep", *PPO, "search=asha", "trials=8", "eta=2", "grace=2048", "total_steps=4096", "num_seeds=2",
-              "algo.network.hidden=[8],[4]", "algo.learning_rate=tag(log,interval(1e-4,1e-2))"],
+    "pbt": ["pbt", *PPO, "population=5", "block_size=2", "total_steps=32768", "interval=1024",
+            "checkpoint_every=4096", "algo.network.hidden=[8]",
+            "algo.learning_rate=range(1e-5,1e-2)"],
+    "es": ["train", "algo=es", *SMALL, "algo.population=16", "algo.block_size=4",
+           "env.time_limit=100", "algo.network.hidden=[8]", "num_seeds=2", "total_steps=96000",
+           "eval_every=16000", "checkpoint_every=8000"],
+    "sweep": ["sweep", *PPO, "search=asha", "trials=8", "eta=2", "grace=2048",
+              "total_steps=4096", "num_seeds=2", "algo.network.hidden=[8],[4]",
+              "algo.learning_rate=tag(log,interval(1e-4,1e-2))"],
 }
 
 
 class Outcome(NamedTuple):
-    """What must not depend on workers, or on a death."""
+    """Results that must not depend on workers, nor on the death of a process."""
 
     files: dict[str, list[dict]]
     arrays: dict[str, dict[str, np.ndarray]]
 
 
 def outcome(path: Path) -> Outcome:
-    """Of a run, or of all runs of a sweep."""
-    runs = sorted(path.glob("*group*")) or [path]
+    """Return the outcome of a run, or of all runs of a sweep."""
+    runs = {run.name: run for run in sorted(path.glob("*group*"))} or {"": path}
     names = (metrics.METRICS, metrics.EVALS, "lineage.jsonl")
-    files = {f"{run.name if run != path else ''}/{name}": rows(run, name) for run in runs for name in names}
+    files = {f"{at}/{name}": rows(run, name) for at, run in runs.items() for name in names}
     if len(runs) > 1:
-        files["trials"] = [{k: x for k, x in row.items() if k != "seconds"} for row in sweep_files.read_table(path)]
-    return Outcome(files, {run.name if run != path else "": checkpoint.load(run)[0] for run in runs})
+        table = sweep_files.read_table(path)
+        files["trials"] = [{k: x for k, x in row.items() if k != "seconds"} for row in table]
+    return Outcome(files, {at: checkpoint.load(run)[0] for at, run in runs.items()})
 
 
 def same(a: Outcome, b: Outcome) -> None:
@@ -56,7 +62,7 @@ def same(a: Outcome, b: Outcome) -> None:
 
 
 def started(tmp_path_factory, *words: str, **more):
-    """The command in a process of its own, by compiled programs that all of these tests share."""
+    """Start a command in a process of its own; all of these tests share compiled programs."""
     cache = tmp_path_factory.getbasetemp() / "coordinators"
     return process(cache, *words, **more)
 
@@ -90,26 +96,31 @@ def test_a_sweep_over_workers_has_the_same_trials(expected, tmp_path, tmp_path_f
     assert len(expected("sweep").arrays) >= 3
 
 
+def after_a_round(run):
+    return len(metrics.read(run, "lineage.jsonl")) > 1 and checkpoint.last(run)
+
+
 POINTS = {
-    "pbt": {"after the first round": lambda run: len(metrics.read(run, "lineage.jsonl")) > 1 and checkpoint.last(run),
-            "right after a later checkpoint": lambda run: (checkpoint.last(run) or 0) >= 12_288},
-    "es": {"right after a checkpoint": lambda run: checkpoint.last(run),
-           "in a generation": lambda run: checkpoint.last(run) and len(metrics.read(run)) > 15},
-    "sweep": {"in the first rung": lambda run: list(run.glob("*/metrics.jsonl"))},
+    ("pbt", "after the first round"): after_a_round,
+    ("pbt", "right after a later checkpoint"): lambda run: (checkpoint.last(run) or 0) >= 12_288,
+    ("es", "right after a checkpoint"): checkpoint.last,
+    ("es", "in a generation"): lambda run: checkpoint.last(run) and len(metrics.read(run)) > 15,
+    ("sweep", "in the first rung"): lambda run: list(run.glob("*/metrics.jsonl")),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.parametrize("name, point", [(name, point) for name, points in POINTS.items() for point in points])
-def test_a_killed_coordinator_costs_time_and_nothing_else(name, point, expected, tmp_path, tmp_path_factory):
-    """Its workers end with it, and the run goes on to the same bits, without workers or with."""
+@pytest.mark.parametrize("name, point", POINTS)
+def test_a_killed_coordinator_costs_time_and_nothing_else(name, point, expected, tmp_path,
+                                                          tmp_path_factory):
+    """Its workers end with it, and the resumed run has the same bits, with workers or without."""
     run = tmp_path / "run"
     child = started(tmp_path_factory, *COMMANDS[name], "workers=2", f"out={run}")
     try:
-        wait_for(lambda: POINTS[name][point](run), child)
+        wait_for(lambda: POINTS[name, point](run), child)
         below = family(child.pid)
-        late = {pid for pid in below if agent(pid)}          # two of Ray's notice it after a minute, not waited for
+        late = {pid for pid in below if agent(pid)}      # two of Ray's, which end a minute later
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
@@ -125,10 +136,13 @@ def test_a_killed_coordinator_costs_time_and_nothing_else(name, point, expected,
 @pytest.mark.full
 @pytest.mark.fault
 def test_a_sweep_over_workers_is_interrupted_and_loses_one(expected, tmp_path, tmp_path_factory):
-    """Ctrl-C in the first rung, as a terminal sends it to the whole group: all processes end. `jaxrl resume` with other
-    workers, one of which is killed, comes to the same trials."""
+    """Ctrl-C in the first rung ends all processes; a terminal sends it to the whole group.
+
+    `jaxrl resume` with other workers, one of which is killed, finds the same trials.
+    """
     run = tmp_path / "run"
-    child = started(tmp_path_factory, *COMMANDS["sweep"], "workers=1", f"out={run}", start_new_session=True)
+    child = started(tmp_path_factory, *COMMANDS["sweep"], "workers=1", f"out={run}",
+                    start_new_session=True)
     try:
         wait_for(lambda: list(run.glob("*/metrics.jsonl")), child)
         below = family(child.pid)
@@ -140,11 +154,13 @@ def test_a_sweep_over_workers_is_interrupted_and_loses_one(expected, tmp_path, t
 
     child = started(tmp_path_factory, "resume", str(run), "workers=2")
     try:
-        wait_for(lambda: len(workers(child.pid)) == 2 and list(run.glob("*group2/metrics.jsonl")), child)
+        rows_of_group = "*group2/metrics.jsonl"
+        wait_for(lambda: len(workers(child.pid)) == 2 and list(run.glob(rows_of_group)), child)
         before = workers(child.pid)
         os.kill(min(before), signal.SIGKILL)
         wait_for(lambda: workers(child.pid) - before, child)
-        assert len(list(run.glob("*group*"))) == 2           # replaced for this group: the next rung has not begun
+        # the worker was replaced for this group: the next rung has not begun
+        assert len(list(run.glob("*group*"))) == 2
     finally:
         code, _, err = ended(child)
     assert code == 0, err

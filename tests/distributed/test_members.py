@@ -21,9 +21,12 @@ from jaxrl.population.members import on_host
 from jaxrl.population.remote import BlockHost, RemoteMembers
 from jaxrl.run import learners
 
-COUNT, SIZE, EPISODES = 5, 2, 3
-WORDS = ["algo=dqn", "env=cartpole", "preset=none", f"num_seeds={COUNT}", f"block_size={SIZE}", "algo.warmup=40",
-         "algo.replay_capacity=400", "algo.network.hidden=[8]", f"eval_episodes={EPISODES}", "num_devices=1"]
+COUNT = 5
+SIZE = 2
+EPISODES = 3
+WORDS = ["algo=dqn", "env=cartpole", "preset=none", f"num_seeds={COUNT}", f"block_size={SIZE}",
+         "algo.warmup=40", "algo.replay_capacity=400", "algo.network.hidden=[8]",
+         f"eval_episodes={EPISODES}", "num_devices=1"]
 SOURCE = np.array([0, 3, 3, 4, 0])                         # within a block, and from others
 
 
@@ -44,7 +47,10 @@ def start(config):
 
 
 def live(members, config, harm=lambda moment: None):
-    """A life of five members -> (metrics, returns, state), NumPy. `harm` is done at each moment of it."""
+    """Train five members; return (metrics, returns, state) as NumPy arrays.
+
+    harm(moment) is called in between.
+    """
     keys, hyper = start(config)
     population = members.init(keys, hyper, 100)
     population, _ = members.advance(population, 15)
@@ -66,7 +72,7 @@ def same(a, b):
 
 @pytest.fixture(scope="module")
 def expected(config, learner):
-    """On this host's device, without a pool."""
+    """The result on this host's device, without a pool."""
     return live(learners.make_members(config, learner, episodes=EPISODES), config)
 
 
@@ -80,14 +86,16 @@ def test_workers_of_this_process_do_the_same(config, learner, expected):
     metrics, returns, state = live(members, config)
     same((metrics, returns, state), expected)
     assert returns.shape == (COUNT, EPISODES) and state.progress.update.tolist() == [22] * COUNT
-    np.testing.assert_array_equal(state.hyper.learning_rate, np.float32([5e-4, 2e-3, 2e-3, 2.5e-3, 5e-4]))
-    back = members.from_host(jax.tree.map(lambda x: x, members.to_host(list(range(members.blocks)))))
+    rates = np.float32([5e-4, 2e-3, 2e-3, 2.5e-3, 5e-4])
+    np.testing.assert_array_equal(state.hyper.learning_rate, rates)
+    back = members.from_host(members.to_host(list(range(members.blocks))))
     same(on_host(members.to_host(back)), state)
     emptied = members.empty_replays(back, *start(config))
     assert members.to_host(emptied).replay.ring.size.tolist() == [0] * COUNT
     bare = members.to_host(emptied, replay=False)
     assert bare.replay == ()
-    again = members.empty_replays(members.from_host(bare), *start(config))     # as a run without its replay goes on
+    # as when a run is resumed without its replay
+    again = members.empty_replays(members.from_host(bare), *start(config))
     same(on_host(members.to_host(again)), on_host(members.to_host(emptied)))
 
 
@@ -112,17 +120,19 @@ def test_lost_workers_cost_time_and_nothing_else(config, learner, expected, clus
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 
-        with pytest.warns(UserWarning, match=r"worker \d on .* \(process \d+\) was lost \(.+\); another one") as said:
+        text = r"worker \d on .* \(process \d+\) was lost \(.+\); another one"
+        with pytest.warns(UserWarning, match=text) as warned:
             same(live(members, config, harm), expected)
-        assert len(set(killed)) == len(said) == 4
-        same(live(members, config), expected)              # and once more, by the workers that are there
+        assert len(set(killed)) == len(warned) == 4
+        same(live(members, config), expected)              # and once more, by the new workers
 
 
 @pytest.mark.slow
 def test_what_an_environment_raises_is_named(config, learner, cluster):
     broken = configs.to_plain(config)
     broken["env"] = {**broken["env"], "params": {"no_such": 1}}
-    with pytest.raises(RunError, match="no_such"), RayPool(cluster, BlockHost, (broken, SIZE, EPISODES), workers=1):
+    args = (broken, SIZE, EPISODES)
+    with pytest.raises(RunError, match="no_such"), RayPool(cluster, BlockHost, args, workers=1):
         pass
 
 

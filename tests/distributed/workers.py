@@ -1,4 +1,4 @@
-"""What the tests let workers do. Plain classes: Ray wraps them in jaxrl/distributed alone."""
+"""Classes of workers for tests. They are plain: only jaxrl/distributed wraps them with Ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class Squares:
     """Answers, sleeps, dies, hangs and raises as its items say; `state` is what a new one lacks."""
 
     def __init__(self, folder: str | Path = ".", state: int = 0):
-        self.folder, self.state, self.calls = Path(folder), state, 0
+        self.folder = Path(folder)
+        self.state = state
+        self.calls = 0
 
     def square(self, x):
         self.calls += 1
@@ -74,7 +76,8 @@ class Squares:
         return np.full((megabytes, 1 << 20), number, np.uint8)
 
     def writeable(self, arrays):
-        return [array.flags.writeable for array in arrays], [type(array).__name__ for array in arrays]
+        types = [type(array).__name__ for array in arrays]
+        return [array.flags.writeable for array in arrays], types
 
     def resident(self, _):
         return resident()
@@ -93,12 +96,11 @@ class Learner:
     def environment(self, _):
         import jax
 
-        start, done = time.perf_counter(), 0
         product = jax.jit(lambda x: x @ x / 300.0)
         x = product(jax.numpy.ones((300, 300)))
         return {"environ": dict(os.environ), "devices": [str(device) for device in jax.devices()],
-                "cache": jax.config.jax_compilation_cache_dir, "workers": pool_threads(), "pid": os.getpid(),
-                "seconds": time.perf_counter() - start, "done": done, "x": x, "key": jax.random.key(3)}
+                "cache": jax.config.jax_compilation_cache_dir, "workers": pool_threads(),
+                "pid": os.getpid(), "x": x, "key": jax.random.key(3)}
 
     def work(self, seconds):
         """CPU seconds used by this process within `seconds` of work that could use every core."""
@@ -107,7 +109,8 @@ class Learner:
         product = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y @ x / 1000.0, x))
         x = jax.numpy.ones((1000, 1000))
         product(x).block_until_ready()
-        start, used = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
+        used = time.process_time()
         while time.perf_counter() - start < seconds:
             product(x).block_until_ready()
         return (time.process_time() - used) / (time.perf_counter() - start)

@@ -178,7 +178,10 @@ def test_a_member_of_a_block_is_the_single_learner_up_to_rounding(single, member
     alone, _ = single.advance(single.state, 10)
     blocks, _ = members.advance(population(members), 10)
     among = member(blocks[0], 0)
-    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+
+    def close(x, y):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
     jax.tree.map(close, alone.agent.params, among.agent.params)
 
 

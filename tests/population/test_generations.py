@@ -152,7 +152,10 @@ def test_a_strategy_that_diverges_ends_alone(learner, on):
     generations = on[2].resized(2)
     state = begun(generations)
     host = generations.to_host(state)
-    spoil = lambda x: np.concatenate([np.full_like(x[:1], np.nan), x[1:]])
+
+    def spoil(x):
+        return np.concatenate([np.full_like(x[:1], np.nan), x[1:]])
+
     spoilt = jax.tree.map(spoil, host.agent.params)
     state = generations.from_host(host._replace(agent=host.agent._replace(params=spoilt)))
     after, metrics = generations.advance(state, 2)
