@@ -49,7 +49,7 @@ def sequences(agent: Agent, env: core.Environment, params: Any, config: Any, lin
 def _with_replay(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines,
                  items: Callable[..., replay.Replay]) -> Runner:
     stack = env.n if isinstance(env, FrameStack) else 1
-    memory = items(stack=stack, draw=replay.prioritised() if config.prioritized else replay.uniform(),
+    memory = items(stack=stack, draw=replay.prioritized() if config.prioritized else replay.uniform(),
                    rows_per_insert=config.rollout_length)
     return OffPolicy(agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines), config.rollout_length,
                      curriculum.follow(lines), replay=memory, capacity=config.replay_capacity, stack=stack,

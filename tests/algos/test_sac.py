@@ -127,7 +127,7 @@ def test_a_step_is_the_loop(space, B=12):
 
 def test_the_soft_bandit():
     """r = [0, 1, 2], alpha = 1: the policy that climbs its loss is softmax(r), worth log of the sum of exp(r)."""
-    policy, q = sac.discrete(Discrete(3)), lambda u: jnp.array([[0.0, 1.0, 2.0]])
+    policy, q = sac.CategoricalPolicy(Discrete(3)), lambda u: jnp.array([[0.0, 1.0, 2.0]])
     inputs = Input(jnp.zeros((1, 1)), jnp.zeros(1, bool))
     value = lambda logits: policy.soft(logits, inputs, q, 1.0, None)[0][0]
     climb = lambda _, logits: logits + jax.grad(value)(logits)

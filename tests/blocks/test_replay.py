@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from envs_jax.classic.cartpole import CartPole
 from envs_jax.vector import VectorEnv
 from envs_jax.wrappers import FrameStack, TimeLimit
-from jaxrl.blocks.replay import check_fits, nbytes, prioritised, sequences, transitions, tree, uniform
+from jaxrl.blocks.replay import check_fits, nbytes, prioritized, sequences, transitions, tree, uniform
 from jaxrl.types import Input, Trajectory
 
 ENVS, LENGTH, STEPS, BATCH = 3, 12, 36, 8
@@ -26,7 +26,7 @@ programs = settings(max_examples=6, deadline=None)
 
 class Mode(NamedTuple):
     explicit: bool               # rows hold what really followed
-    prioritised: bool
+    prioritized: bool
     rows: int                    # of an insert
     stack: int = 1
     n: int = 1
@@ -40,7 +40,7 @@ class Mode(NamedTuple):
         return (self.burn_in + self.length or self.n) + (not self.explicit)
 
     def make(self):
-        how = {"draw": prioritised() if self.prioritised else uniform(), "stack": self.stack,
+        how = {"draw": prioritized() if self.prioritized else uniform(), "stack": self.stack,
                "rows_per_insert": self.rows}
         if self.length:
             return sequences(length=self.length, burn_in=self.burn_in, period=self.period, **how)
@@ -49,15 +49,15 @@ class Mode(NamedTuple):
 
 TRANSITIONS = {
     "explicit": Mode(True, False, rows=1),
-    "explicit, 3 steps, stacked, prioritised": Mode(True, True, rows=2, n=3, stack=3),
-    "explicit, 2 steps, agents, prioritised": Mode(True, True, rows=4, n=2, agents=(2,)),
+    "explicit, 3 steps, stacked, prioritized": Mode(True, True, rows=2, n=3, stack=3),
+    "explicit, 2 steps, agents, prioritized": Mode(True, True, rows=4, n=2, agents=(2,)),
     "implicit, 3 steps": Mode(False, False, rows=3, n=3),
-    "implicit, 2 steps, stacked, prioritised": Mode(False, True, rows=1, n=2, stack=4),
+    "implicit, 2 steps, stacked, prioritized": Mode(False, True, rows=1, n=2, stack=4),
 }
 SEQUENCES = {
-    "explicit, burn-in, overlapping, prioritised": Mode(True, True, rows=1, length=3, burn_in=2, period=3),
+    "explicit, burn-in, overlapping, prioritized": Mode(True, True, rows=1, length=3, burn_in=2, period=3),
     "implicit, stacked": Mode(False, False, rows=2, stack=2, length=4, period=2),
-    "implicit, apart, prioritised": Mode(False, True, rows=2, length=3, period=6),
+    "implicit, apart, prioritized": Mode(False, True, rows=2, length=3, period=6),
     "explicit, stacked": Mode(True, False, rows=4, stack=3, length=2, burn_in=1, period=4),
 }
 
@@ -93,7 +93,7 @@ def program(mode):
             rows, carry, priority, key = now
             state = replay.insert(state, rows, carry if mode.length else ())
             batch = replay.sample(state, key, BATCH, gamma=gamma, beta=0.4)
-            leaves = tree.leaves(state.memory.sums) if mode.prioritised else ()
+            leaves = tree.leaves(state.memory.sums) if mode.prioritized else ()
             return replay.update(state, batch.index, priority, alpha=0.6), (replay.available(state), leaves, batch)
 
         keys = jax.random.split(key, STEPS // mode.rows)
@@ -179,7 +179,7 @@ def check(mode, seed, gamma, item_check):
                                                              max(plain.now - mode.ahead + 1, 0))
         assert available == len(starts) + sum(plain.cut(t, e) for t in lost for e in range(ENVS))
         drawn = batch.weight > 0
-        if not mode.prioritised:
+        if not mode.prioritized:
             assert set(batch.weight.tolist()) <= {0.0, 1.0}
             assert drawn.all() == bool(starts) or not mode.explicit    # tries may fail where few of many starts are any
         else:
@@ -189,7 +189,7 @@ def check(mode, seed, gamma, item_check):
                 want[number] = plain.leaf[item]
             np.testing.assert_allclose(leaves, want, rtol=1e-5)
         items = [starts[number] for number in batch.index[drawn]]
-        if mode.prioritised and items:
+        if mode.prioritized and items:
             p = np.array([plain.leaf[item] for item in items])
             np.testing.assert_allclose(batch.weight, (p / p.min()) ** -0.4, rtol=1e-4)
             plain.update(items, priority)
@@ -242,7 +242,7 @@ def test_sequences_are_those_of_a_plain_replay(name, seed):
 
 
 def test_a_replay_per_seed_gives_the_same_bits(rng):
-    mode = TRANSITIONS["implicit, 2 steps, stacked, prioritised"]
+    mode = TRANSITIONS["implicit, 2 steps, stacked, prioritized"]
     both = [experience(rng, mode), experience(rng, mode)]
     priorities = rng.gamma(1.0, size=(2, STEPS, BATCH)).astype("f4")
     keys, gamma = jax.random.split(jax.random.key(0)), jnp.array([0.9, 0.5])
@@ -349,8 +349,8 @@ def one_row(envs, obs=(2,), dtype=jnp.float32, explicit=True, lead=()):
 
 @pytest.fixture(scope="module")
 def four():
-    """A prioritised replay that holds 4 items of 8, its update, and (state, keys, size, beta) -> (index, weight)."""
-    replay = transitions(draw=prioritised())
+    """A prioritized replay that holds 4 items of 8, its update, and (state, keys, size, beta) -> (index, weight)."""
+    replay = transitions(draw=prioritized())
     state = jax.jit(lambda: replay.insert(replay.init(one_row(4), 8), one_row(4, lead=(1,))))()
 
     def draw(state, keys, size, beta):
@@ -363,7 +363,7 @@ def four():
 @pytest.mark.parametrize("alpha, beta, chances, weights", [
     (0.6, 0.4, [0.148230, 0.224674, 0.286555, 0.340542], [1.0, 0.846745, 0.768229, 0.716978]),
     (1.0, 1.0, [0.1, 0.2, 0.3, 0.4], [1.0, 0.5, 1 / 3, 0.25])])
-def test_prioritised_worked_numbers(four, alpha, beta, chances, weights):
+def test_prioritized_worked_numbers(four, alpha, beta, chances, weights):
     state, update, draw = four
     state = update(state, np.arange(4), np.array([1, 2, 3, 4], "f4"), alpha=alpha)
     leaves = np.asarray(tree.leaves(state.memory.sums))
@@ -413,7 +413,7 @@ def test_uniform_is_uniform_over_what_can_start(rng, mode):
 
 
 def test_size_is_known_before_anything_is_allocated():
-    replay = transitions(n=3, draw=prioritised(), rows_per_insert=4)
+    replay = transitions(n=3, draw=prioritized(), rows_per_insert=4)
     row = jax.eval_shape(lambda: one_row(16, obs=(84, 84, 4), dtype=jnp.uint8))
     state = replay.init(one_row(16), 1000)
     assert nbytes(replay, one_row(16), 1000) == sum(x.nbytes for x in jax.tree.leaves(state))
@@ -451,7 +451,7 @@ def insert(replay, rows):
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_donated_replay_is_never_copied(optimized, seeds):
     """Insert, draw and update a hundred times over: no second array of all the frames, or of the tree."""
-    replay, capacity = transitions(n=3, stack=4, draw=prioritised(), rows_per_insert=4), 2**15
+    replay, capacity = transitions(n=3, stack=4, draw=prioritized(), rows_per_insert=4), 2**15
     row = functools.partial(one_row, 8, obs=(6, 6, 1), dtype=jnp.uint8, explicit=False)
 
     def turn(state, key):
