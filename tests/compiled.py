@@ -10,7 +10,7 @@ NETWORK_METHODS = ("init", "policy", "both", "values", "outputs", "taken", "acti
 
 
 def compiled(make: Callable) -> Callable:
-    """Return `make` of a network with each function compiled whole, which is quicker than op by op."""
+    """Return `make` of a network with each function compiled whole, quicker than op by op."""
     def made(*args: Any, **kwargs: Any) -> SimpleNamespace:
         network = make(*args, **kwargs)
         pure = [name for name in NETWORK_METHODS if hasattr(network, name)]
