@@ -103,7 +103,7 @@ class Trajectory(NamedTuple):
 
     input: Input
     action: Any
-    extras: Any              # what `explore` returned beside the action: behaviour log-probability, ...
+    extras: Any              # what `explore` returned beside the action: log-probability, ...
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array

@@ -1,4 +1,4 @@
-"""What the tests of the algorithms share: a made-up rollout, a network by hand.
+"""Helpers of the tests of the algorithms: a made-up rollout, a network by hand.
 
 And training on a small task.
 """

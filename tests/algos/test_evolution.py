@@ -287,7 +287,7 @@ def test_a_strategy_all_of_whose_candidates_diverge_stays_as_it_is():
 
 @pytest.mark.slow
 def test_a_fitness_is_the_mean_of_its_episodes():
-    """Of episodes that end at different steps, each of which counts to its own end."""
+    """Episodes that end at different steps each count to their own end."""
     config, strategy, runner = learner(
         es.ES, Walk(far=1.0, edge=0.5), population=4, block_size=4, episodes=5
     )

@@ -112,7 +112,7 @@ def test_bootstraps_through_a_time_limit(algo):
 
 
 def test_the_truncation_probe_catches_the_classical_mistake():
-    """Who takes the cut for an end finds the V that makes the mean GAE zero.
+    """A learner that takes the cut for an end finds the V that makes the mean GAE zero.
 
     Far from 50, below 7.46.
     """

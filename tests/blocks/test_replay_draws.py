@@ -285,7 +285,7 @@ def their_promotion():
 
 
 def test_flashbax_holds_the_same(rng, their_promotion):
-    """Which runs of 4 steps can be drawn, before and after the ring is full.
+    """The runs of 4 steps that can be drawn, before and after the ring is full.
 
     And with what chance by priority.
     """

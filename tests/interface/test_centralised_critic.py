@@ -45,7 +45,7 @@ def make_agent(spec):
     critic_net = nn.Sequential([nn.Dense(16), nn.tanh, nn.Dense(1)])
 
     def policy(params, inputs):
-        """Who an agent is, one-hot, beside what it observes.
+        """Return the policy, which reads an agent's index, one-hot, beside its observation.
 
         [..., agents] actions from one set of parameters.
         """

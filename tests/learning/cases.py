@@ -1,4 +1,4 @@
-"""Which presets CI can pay for: `slow`.
+"""The presets that CI can pay for: `slow`.
 
 What takes minutes more is `full`, run by hand, its figures in `docs/`.
 """

@@ -1,4 +1,4 @@
-"""What evolution strategies learn as they are shipped.
+"""Evolution strategies learn with their presets.
 
 IQM over 5 seeds of the greedy return of the center. The seeds are not those that presets were
 searched with.

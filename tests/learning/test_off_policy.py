@@ -1,4 +1,4 @@
-"""What the shipped presets of methods with a replay learn.
+"""The presets of methods with a replay learn.
 
 IQM over 8 seeds, as in test_on_policy.py; 5 where it takes long (docs/benchmarks.md has 8).
 """

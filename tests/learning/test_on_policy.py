@@ -1,4 +1,4 @@
-"""What the shipped presets learn.
+"""The presets of on-policy methods learn.
 
 IQM over 8 seeds of greedy evaluations of the final parameters, on fresh starts.
 """

@@ -1,4 +1,4 @@
-"""What exploiting is good for.
+"""PBT: exploiting helps.
 
 A population most of whose learning rates are useless, with and without it.
 """

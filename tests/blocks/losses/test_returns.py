@@ -127,7 +127,7 @@ def test_special_cases_meet(seed, gamma, lam):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 5))
 def test_nothing_crosses_the_end_of_an_episode(seed, t):
-    """What comes after an end changes nothing up to it; after a death not even next_value does."""
+    """Steps after an end change nothing before it; after termination not even next_value does."""
     reward, value, next_value, dead, late = segment(np.random.default_rng(seed))
     # column 2 goes on, so it does change
     dead[t], late[t] = [True, False, False], [False, True, False]

@@ -192,7 +192,7 @@ def quantile_slope(theta, tau, target, kappa):
 
 
 def test_quantile_regression_is_least_at_the_quantiles():
-    """Of all places on a grid, the loss of the fraction tau is least at the samples' quantile."""
+    """On a grid, the loss of the fraction tau is smallest at the samples' quantile."""
     samples = np.random.default_rng(0).normal(size=(1, 201)).astype(np.float32)
     grid = np.linspace(-2, 2, 401, dtype=np.float32)[:, None]
     for tau in (0.1, 0.5, 0.9):
@@ -232,7 +232,7 @@ def test_rescale_is_h_and_its_inverse_is_exact(x, epsilon):
 
 
 def test_rescaling_is_accurate_and_smooth_near_zero():
-    """Where the printed formulas cancel in float32: 1e-4 comes back as 1e-4.
+    """1e-4 comes back as 1e-4, where the printed formulas cancel in float32.
 
     And the slopes are the limit's.
     """

@@ -138,7 +138,7 @@ def test_one_draw_for_the_batch_unless_vmapped_over_keys():
 
 
 def test_gradient_of_sigma_is_the_noise():
-    """By the paper's eq. 9: d y_j / d sigma_ij = f_i f_j x_i, and f_j for the bias."""
+    """The paper's eq. 9 gives d y_j / d sigma_ij = f_i f_j x_i, and f_j for the bias."""
     f_in, f_out, _ = noise_of(key)
     slope = jax.jit(jax.grad(lambda params: noisy(params, inputs[:1], key).sum()))(params)
     close(slope["sigma_kernel"], np.outer(f_in * inputs[0], f_out))
