@@ -83,7 +83,7 @@ class Config(ReplayConfig, EpsilonConfig):
         500, low=1, high=10**9, help="gradient steps between moves of the target network")
     tau: float = hyper(
         1.0, low=0.0, high=1.0,
-        help="step of the target network in a move: 1 copies, less is Polyak averaging")
+        help="Polyak step of the target network in a move; 1: copy")
     network: TrunkConfig = nested(TrunkConfig, activation="relu")
 
     def problems(self, spec: EnvSpec) -> list[str]:

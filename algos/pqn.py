@@ -54,7 +54,7 @@ class Config(EpsilonConfig):
         0.9, low=0.0, high=1.0, search=Range(0.0, 0.98), help="trace decay lambda of the targets")
     max_grad_norm: float = hyper(
         10.0, low=0.0, high=1e9, search=log_range(0.1, 100.0),
-        help="largest global norm of the gradient, which is scaled down to it")
+        help="global norm above which gradients are scaled down")
     dueling: bool = static(
         False, help="dueling network, with a state's value and the actions' advantages")
     network: TrunkConfig = nested(TrunkConfig, activation="relu", layer_norm=True)

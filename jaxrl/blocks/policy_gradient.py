@@ -49,7 +49,7 @@ class PolicyGradientConfig:
         0.5, low=0.0, high=100.0, search=Range(0.1, 1.0), help="weight c_v of the value loss")
     max_grad_norm: float = hyper(
         0.5, low=0.0, high=1e9, search=log_range(0.1, 10.0),
-        help="largest global norm of the gradient, which is scaled down to it")
+        help="global norm above which gradients are scaled down")
     normalize_observation: bool = static(
         False, help="observations minus their running mean, over their running deviation, clipped "
                     "at 10")

@@ -53,7 +53,7 @@ class CriticsConfig(defaults(ReplayConfig, num_envs=1, gradient_steps=1, batch_s
         2, low=1, high=100, help="number of Q functions; targets use the smallest of their values")
     tau: float = hyper(
         0.005, low=0.0, high=1.0,
-        help="step of target networks towards the learned ones: 1 copies, less is Polyak averaging")
+        help="Polyak step of target networks towards the learned ones; 1: copy")
     noise_correlation: float = hyper(
         0.0, low=0.0, high=1.0,
         help="correlation of the exploration noise of one step with the next, within an episode "

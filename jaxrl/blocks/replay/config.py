@@ -43,7 +43,7 @@ class ReplayConfig:
         0.99, low=0.0, high=1.0, search=Range(0.9, 0.999), help="discount factor")
     max_grad_norm: float = hyper(
         10.0, low=0.0, high=1e9, search=log_range(0.1, 100.0),
-        help="largest global norm of the gradient, which is scaled down to it")
+        help="global norm above which gradients are scaled down")
 
     def item(self) -> tuple[int, str]:
         """Return the number of consecutive steps that an item needs, and a description of it."""
