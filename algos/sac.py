@@ -274,7 +274,7 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     if isinstance(spec.action, Box):
         size = math.prod(spec.action.shape)
         network = policy_critics(config, spec, 2 * size)
-        policy = TanhNormalPolicy(size, network.action)
+        policy: Policy = TanhNormalPolicy(size, network.action)
     else:
         network = policy_critics(config, spec, spec.action.n)
         policy = CategoricalPolicy(spec.action)

@@ -52,9 +52,9 @@ class Expected(NamedTuple):
     def mean(self, z: Float[Array, "*batch 1"]) -> Float[Array, "*batch"]:
         return z[..., 0]
 
-    def loss(self, z: Float[Array, "*batch 1"], tau: None, next_z: Float[Array, "*batch 1"],
-             reward: Float[Array, "*batch"], discount: Float[Array, "*batch"]
-             ) -> Float[Array, "*batch"]:
+    def loss(self, z: Float[Array, "*batch 1"], tau: jax.Array | None,
+             next_z: Float[Array, "*batch 1"], reward: Float[Array, "*batch"],
+             discount: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         return huber(reward + discount * next_z[..., 0] - z[..., 0], self.delta)
 
 
@@ -77,9 +77,9 @@ class Categorical(NamedTuple):
     def mean(self, z: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         return jnp.sum(jax.nn.softmax(z) * jnp.broadcast_to(self.support, z.shape), axis=-1)
 
-    def loss(self, z: Float[Array, "*batch n"], tau: None, next_z: Float[Array, "*batch n"],
-             reward: Float[Array, "*batch"], discount: Float[Array, "*batch"]
-             ) -> Float[Array, "*batch"]:
+    def loss(self, z: Float[Array, "*batch n"], tau: jax.Array | None,
+             next_z: Float[Array, "*batch n"], reward: Float[Array, "*batch"],
+             discount: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         support = self.support
         atoms = target_atoms(support, reward, discount)
         target = categorical_projection(support, jax.nn.softmax(next_z), atoms)

@@ -222,7 +222,7 @@ class ActionHead(NamedTuple):
 
     size: int
     log_std_size: int        # 0: there is none
-    distribution: Callable[..., Distribution]
+    distribution: Callable[..., Any]
 
 
 def action_head(space: spaces.Space) -> ActionHead:

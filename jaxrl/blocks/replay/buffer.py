@@ -34,7 +34,9 @@ class Reading(Protocol):
     `rows` are those of the ring; (row, env) [B] is an item's start.
     """
 
-    stores_carry: bool       # True if items need the recurrent state at their start
+    @property
+    def stores_carry(self) -> bool:
+        """True if items need the recurrent state at their start."""
 
     def reach(self, rows: Any) -> Reach:
         """Return the rows that an item needs."""
