@@ -97,6 +97,11 @@ def test_most_functions_state_shapes(all_checked):
     assert all_checked > 120
 
 
+def test_no_module_imports_jaxtyping_at_run_time():
+    imported = {"Array", "Float", "Int", "Bool", "PRNGKeyArray"}
+    assert not [module.__name__ for module in modules() if imported & set(vars(module))]
+
+
 def test_returns_and_losses():
     reward = jnp.ones((T, B))
     ended = jnp.zeros((T, B), bool)

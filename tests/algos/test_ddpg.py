@@ -70,6 +70,7 @@ def made_up(space, B=12, mask=None):
     reward = rng.normal(size=B).astype(np.float32)
     weight = rng.uniform(0.2, 1.0, B).astype(np.float32)
     discount = (0.9 * (rng.random(B) < 0.7)).astype(np.float32)
+
     def seen(obs, mask):
         return Input(obs, np.zeros(B, bool), mask)
 
@@ -146,6 +147,7 @@ def test_a_step_is_the_loop(switches):
         new, metrics, _ = learn(state, hypers(config), batch, 0.0, key)
 
     critics = wide(new.params["critics"])
+
     def policy_loss(policy):
         return -q_by_hand(critics, obs, np.tanh(layers_by_hand(policy, obs)))[0].mean()
 
@@ -219,6 +221,7 @@ def test_normalized_observations_are_what_it_learns_from():
     deviation = np.float32([2.0, 0.3])
     moments = other.observation._replace(count=jnp.float32(50.0), mean=mean, variance=deviation**2)
     state = plain._replace(observation=moments)
+
     def seen(inputs):
         return inputs._replace(obs=np.clip((inputs.obs - mean) / deviation, -10, 10))
 
@@ -280,6 +283,7 @@ def values(trained, observations, u=None):
     network = policy_critics(config, spec(trained.env), 1)
     inputs = Input(
         jnp.asarray(observations), jnp.zeros(len(observations), bool))
+
     def greedy(agent):
         return trained.runner.agent.greedy(
             trained.runner.agent.actor(agent), (), inputs, jax.random.key(0)
@@ -356,6 +360,7 @@ def assert_a_vmapped_seed_is_the_single_one(algo):
     runner = build(config).runner
     hyper = hypers(config.agent)
     keys = jax.random.split(jax.random.key(0), 2)
+
     def run(key):
         return runner.advance(runner.init(key, hyper, 100), 30)[0].agent.params
 

@@ -53,6 +53,7 @@ def made_up(config, B=12, A=3):
     reward = rng.normal(size=B).astype(np.float32)
     weight = rng.uniform(0.2, 1.0, B).astype(np.float32)
     discount = (0.9 * (rng.random(B) < 0.7)).astype(np.float32)
+
     def seen(obs, mask):
         return Input(obs, np.zeros(B, bool), mask)
 
@@ -101,7 +102,8 @@ def test_a_step_is_the_loop(double, duel, huber):
     )
     agent, hyper, state, batch = made_up(config)
     fixed = wide(state.params)
-    (here, there) = (batch.start.input, batch.next_input)
+    here = batch.start.input
+    there = batch.next_input
 
     def loss(params, target):
         q, later, chooser = (values_by_hand(p, x.obs, duel, x.mask) for p, x in (
@@ -139,25 +141,44 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
+def categorical_loss(z, next_z, reward, discount, atoms):
+    """Cross entropy with the projected target of one item. Atoms from -1.5 to 1."""
+    n = len(atoms)
+    projected = np.zeros(n)
+    for p, place in zip(softmax(next_z), atoms):
+        place = np.clip(reward + discount * place, -1.5, 1.0)
+        b = (place + 1.5) / (2.5 / (n - 1))
+        low, high = int(np.floor(b)), int(np.ceil(b))
+        projected[low] += p * (high - b + (low == high))
+        projected[high] += p * (b - low)
+    return -(projected * np.log(softmax(z))).sum()
+
+
+def quantile_loss(z, next_z, reward, discount, tau):
+    """Quantile regression of one item, smoothed within 0.7."""
+    total = 0.0
+    for k in range(len(z)):
+        for j in range(len(next_z)):
+            u = reward + discount * next_z[j] - z[k]
+            smooth = 0.5 * u**2 if abs(u) <= 0.7 else 0.7 * (abs(u) - 0.35)
+            total += abs(tau[k] - (u < 0)) * smooth / 0.7 / len(next_z)
+    return total
+
+
 @pytest.mark.parametrize("returns", ["categorical", "quantile", "implicit"])
 def test_a_step_on_distributions_is_the_loop(returns, n=4, A=3):
     """C51: algorithm 1 of arXiv:1707.06887; QR-DQN: of arXiv:1710.10044; IQN: of arXiv:1806.06923.
     """
-    config = dqn.Config(
-        network=SMALL,
-        returns=returns,
-        atoms=n,
-        value_low=-1.5,
-        value_high=1.0,
-        kappa=0.7,
-        learning_rate=0.1,
-    )
+    config = dqn.Config(network=SMALL, returns=returns, atoms=n, value_low=-1.5, value_high=1.0,
+                        kappa=0.7, learning_rate=0.1)
     agent, hyper, state, batch = made_up(config)
     fixed = wide(state.params)
-    (here, there) = (batch.start.input, batch.next_input)
+    here = batch.start.input
+    there = batch.next_input
     atoms = np.linspace(-1.5, 1.0, n)
     spec = EnvSpec(Box(-9.0, 9.0, (2,)), Discrete(A), masked=True)
     network = q_network(SMALL, spec, size=n, implicit=returns == "implicit")
+
     def fractions(inputs, key):
         return np.asarray(
             network.outputs(
@@ -170,11 +191,9 @@ def test_a_step_on_distributions_is_the_loop(returns, n=4, A=3):
         return np.broadcast_to((np.arange(n) + 0.5) / n, (12, n))
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(1), 1))
-    drawn = (
-        [middle(n)] * 3
-        if returns != "implicit"
-        else [*map(fractions, (here, there), keys), middle(32)]
-    )
+    drawn = [middle(n)] * 3
+    if returns == "implicit":
+        drawn = [fractions(here, keys[0]), fractions(there, keys[1]), middle(32)]
 
     def outputs(params, obs, tau):
         x = np.tanh(dense(params["trunk"]["params"]["torso"]["dense_0"], obs))
@@ -185,29 +204,21 @@ def test_a_step_on_distributions_is_the_loop(returns, n=4, A=3):
         return dense(params["advantage"]["params"]["head"], x[:, None] * gate).swapaxes(1, 2)
 
     def loss(params, target):
-        z, later, chooser = (outputs(p, x.obs, tau) for p, x, tau in zip(
-            (params, target, fixed), (here, there, there), drawn))
+        z = outputs(params, here.obs, drawn[0])
+        target_z = outputs(target, there.obs, drawn[1])
+        chooser = outputs(fixed, there.obs, drawn[2])
         q = (softmax(chooser) * atoms).sum(-1) if returns == "categorical" else chooser.mean(-1)
         losses = np.zeros(len(z))
         for i in range(len(z)):
             legal = np.flatnonzero(there.mask[i])
-            following = later[i, legal[np.argmax(q[i][legal])]]
-            mine = z[i, batch.start.action[i]]
+            next_z = target_z[i, legal[np.argmax(q[i][legal])]]
+            online_z = z[i, batch.start.action[i]]
+            reward = batch.reward[i]
+            discount = batch.discount[i]
             if returns == "categorical":
-                projected = np.zeros(n)
-                for p, place in zip(softmax(following), atoms):
-                    place = np.clip(batch.reward[i] + batch.discount[i] * place, -1.5, 1.0)
-                    b = (place + 1.5) / (2.5 / (n - 1))
-                    low, high = int(np.floor(b)), int(np.ceil(b))
-                    projected[low] += p * (high - b + (low == high))
-                    projected[high] += p * (b - low)
-                losses[i] = -(projected * np.log(softmax(mine))).sum()
-                continue
-            for k in range(n):
-                for j in range(n):
-                    u = batch.reward[i] + batch.discount[i] * following[j] - mine[k]
-                    smooth = 0.5 * u**2 if abs(u) <= 0.7 else 0.7 * (abs(u) - 0.35)
-                    losses[i] += abs(drawn[0][i, k] - (u < 0)) * smooth / 0.7 / n
+                losses[i] = categorical_loss(online_z, next_z, reward, discount, atoms)
+            else:
+                losses[i] = quantile_loss(online_z, next_z, reward, discount, drawn[0][i])
         return (batch.weight * losses).mean(), losses
 
     check_step(agent, hyper, state, batch, loss, lambda losses: losses)

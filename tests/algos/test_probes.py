@@ -121,6 +121,7 @@ def test_the_truncation_probe_catches_the_classical_mistake():
     )
     one = np.ones((8, 1))
     last = np.arange(8)[:, None] == 7
+
     def mean(v):
         return reference.gae(one, v * one, v * one, last, ~last & False, 0.98, 0.95).mean()
 

@@ -45,6 +45,7 @@ def unroll(params, h, inputs, final=None):
     """Q [T, B, A] of inputs [T, B], of what followed each if `final` is given, and the last state.
     """
     trunk = params["trunk"]["params"]
+
     def encode(obs):
         return np.tanh(dense(trunk["torso"]["dense_0"], obs))
 
@@ -123,6 +124,25 @@ def h_inverse(x):
     return np.sign(x) * (((np.sqrt(1 + 4e-3 * (np.abs(x) + 1 + 1e-3)) - 1) / 2e-3) ** 2 - 1)
 
 
+def next_rows(batch):
+    """The input of the row after each one."""
+    pairs = zip(batch.rows.input[:3], batch.last_input[:3])
+    return Input(*(np.concatenate([x[1:], last[None]]) for x, last in pairs))
+
+
+def sum_of_rewards(batch, t, b):
+    """(discounted rewards of the window of at most 3 steps from t on, its last step)."""
+    rows = batch.rows
+    T = len(rows.reward)
+    G = 0.0
+    for s in range(t, t + 3):
+        G += 0.99 ** (s - t) * rows.reward[s, b]
+        unknown = s + 1 < T and not batch.valid[s + 1, b]
+        if rows.terminated[s, b] or rows.truncated[s, b] or unknown or s == T - 1:
+            break
+    return G, s
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_a_step_is_the_loop(given):
     """Also where what followed a row is the next row, and what followed a time limit is not known.
@@ -132,43 +152,28 @@ def test_a_step_is_the_loop(given):
     agent, hyper, state, batch = made_up(config, given)
     fixed = wide(state.params)
     old = wide(state.target)
-    (rows, T, B) = (batch.rows, 5, 5)
-    following = (
-        rows.final_input
-        if given
-        else Input(
-            *(
-                np.concatenate([x[1:], last[None]])
-                for x, last in zip(rows.input[:3], batch.last_input[:3])
-            )
-        )
-    )
+    rows = batch.rows
+    T, B = 5, 5
+    final_input = rows.final_input if given else next_rows(batch)
 
     def start(params):
         return unroll(params, batch.carry0, batch.burn_in.input)[2]
 
     def loss(params, carry):
-        q, chooser, _ = unroll(params, carry, rows.input, following)
-        chooser = unroll(fixed, start(fixed), rows.input, following)[1]
-        later = unroll(old, start(old), rows.input, following)[1]
+        q, _, _ = unroll(params, carry, rows.input, final_input)
+        chooser = unroll(fixed, start(fixed), rows.input, final_input)[1]
+        next_q = unroll(old, start(old), rows.input, final_input)[1]
         total = 0.0
         errors = np.zeros((T, B))
         for t, b in np.ndindex(T, B):
             if not batch.valid[t, b]:
                 continue
-            G = 0.0
-            k = 0
-            while True:
-                s = t + k
-                G += 0.99**k * rows.reward[s, b]
-                unknown = s + 1 < T and not batch.valid[s + 1, b]
-                if rows.terminated[s, b] or rows.truncated[s, b] or unknown or k == 2 or s == T - 1:
-                    break
-                k += 1
+            G, s = sum_of_rewards(batch, t, b)
+            k = s - t
             if not rows.terminated[s, b]:
-                legal = np.flatnonzero(following.mask[s, b])
+                legal = np.flatnonzero(final_input.mask[s, b])
                 best = legal[np.argmax(chooser[s, b][legal])]
-                G += 0.99 ** (k + 1) * h_inverse(later[s, b, best])
+                G += 0.99 ** (k + 1) * h_inverse(next_q[s, b, best])
             errors[t, b] = abs(h(G) - q[t, b, rows.action[t, b]])
             total += 0.5 * batch.weight[b] * errors[t, b] ** 2 / (T * B)
         return total, errors
@@ -179,6 +184,7 @@ def test_a_step_is_the_loop(given):
     np.testing.assert_allclose(metrics["loss"], want, rtol=2e-5)
     means = errors.sum(axis=0) / batch.valid.sum(axis=0)
     np.testing.assert_allclose(priority, 0.9 * errors.max(axis=0) + 0.1 * means, rtol=2e-4)
+
     def norm(gradient):
         return np.sqrt(sum((g**2).sum() for g in gradient))
 
@@ -316,6 +322,7 @@ def test_each_environment_has_its_epsilon(learner):
     agent = build(learner.config).agent
     state = jax.jit(agent.init)(learner.keys[0], learner.hyper)
     inputs = Input(jnp.zeros((4, 3)), jnp.ones(4, bool), slot=jnp.arange(4))
+
     def explore(key):
         return agent.explore(agent.actor(state), learner.hyper, agent.carry(4), inputs, 0.0, key)[0]
 

@@ -99,6 +99,10 @@ def soft_choice(policy, critics, obs, mask, alpha):
     return V, H
 
 
+def normal(key, B):
+    return np.asarray(jax.random.normal(key, (B, 2)), np.float64)
+
+
 @pytest.mark.parametrize("space", [SPACE, CHOICES], ids=["box", "choices"])
 def test_a_step_is_the_loop(space, B=12):
     box = isinstance(space.action, Box)
@@ -109,17 +113,16 @@ def test_a_step_is_the_loop(space, B=12):
     key = jax.random.key(3)
     new, metrics, priority = jax.jit(agent.learn)(state, hypers(CONFIG), batch, 0.0, key)
 
-    here, there = jax.random.split(key)
-    def draw(key):
-        return np.asarray(jax.random.normal(key, (B, 2)), np.float64)
+    online_key, target_key = jax.random.split(key)
 
-    now, later = (draw(here), draw(there)) if box else masks
+    online, target = (normal(online_key, B), normal(target_key, B)) if box else masks
     soft = soft_box if box else soft_choice
     obs = batch.start.input.obs
     before = wide(state.params)
     alpha = 0.5
-    following, _ = soft(before["policy"], wide(state.target), batch.next_input.obs, later, alpha)
-    y = batch.reward + batch.discount * following
+    next_obs = batch.next_input.obs
+    next_value, _ = soft(before["policy"], wide(state.target), next_obs, target, alpha)
+    y = batch.reward + batch.discount * next_value
 
     def q_taken(critics):
         if box:
@@ -138,8 +141,9 @@ def test_a_step_is_the_loop(space, B=12):
     )
 
     critics = wide(new.params["critics"])
+
     def policy_loss(policy):
-        return -soft(policy, critics, obs, now, alpha)[0].mean()
+        return -soft(policy, critics, obs, online, alpha)[0].mean()
 
     np.testing.assert_allclose(
         metrics["policy_loss"], policy_loss(before["policy"]), rtol=1e-4, atol=1e-5
@@ -150,7 +154,7 @@ def test_a_step_is_the_loop(space, B=12):
     )
     assert_adam(state.params["policy"], new.params["policy"], gradient)
 
-    entropy = soft(before["policy"], critics, obs, now, alpha)[1]
+    entropy = soft(before["policy"], critics, obs, online, alpha)[1]
     np.testing.assert_allclose(metrics["entropy"], entropy.mean(), rtol=1e-4)
     goal = -0.7 * 2 if box else 0.6 * np.log(masks[0].sum(axis=1))
     # of the temperature's loss, by log alpha
@@ -159,12 +163,14 @@ def test_a_step_is_the_loop(space, B=12):
         new.params["log_alpha"], np.log(0.5) - 0.1 * slope / (abs(slope) + 1e-5), rtol=1e-4
     )
     assert metrics["temperature"] == 0.5
-    moved = jax.tree.map(
-        lambda old, now: 0.75 * old + 0.25 * now, state.target, new.params["critics"]
-    )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), new.target, moved
-    )
+    assert_moved(state.target, new.params["critics"], new.target)
+
+
+def assert_moved(target, critics, new_target):
+    """The target critics moved by a quarter of the way."""
+    moved = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, target, critics)
+    for a, b in zip(jax.tree.leaves(new_target), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_the_soft_bandit():
@@ -173,10 +179,12 @@ def test_the_soft_bandit():
     The policy that climbs its loss is softmax(r), worth log of the sum of exp(r).
     """
     policy = sac.CategoricalPolicy(Discrete(3))
+
     def q(u):
         return jnp.array([[0.0, 1.0, 2.0]])
 
     inputs = Input(jnp.zeros((1, 1)), jnp.zeros(1, bool))
+
     def value(logits):
         return policy.soft(logits, inputs, q, 1.0, None)[0][0]
 

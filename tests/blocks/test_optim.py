@@ -19,6 +19,7 @@ IDS = ["adam", "rmsprop", "adam-flat", "rmsprop-flat"]
 
 def problem(rng, steps=12):
     shapes = {"a": (4, 3), "b": (3,), "c": {"d": (2, 2, 2)}}
+
     def draw(scale):
         return jax.tree.map(
             lambda s: (scale * rng.normal(size=s)).astype(np.float32),
@@ -50,6 +51,7 @@ def train(make, params, gradients, learning_rate, limit, **options):
 @pytest.mark.parametrize("flat", [False, True])
 def test_are_the_papers_loops(rng, flat):
     params, gradients = problem(rng)
+
     def leaves(tree):
         return [leaf.astype(np.float64) for leaf in jax.tree.leaves(tree)]
 
@@ -81,6 +83,7 @@ def test_worked_numbers():
     """
     # norm 5, clipped to 1
     grads = jnp.array([3.0, 4.0])
+
     def first(optimizer):
         return jax.jit(lambda g: optimizer.update(g, optimizer.init(g))[0])(grads)
 
@@ -131,6 +134,7 @@ def test_clip_edge_cases():
 def test_state_keeps_tree_shapes_dtypes_and_weak_types(rng, make):
     params, gradients = problem(rng, 1)
     params = jax.tree.map(jnp.asarray, params)
+
     def describe(tree):
         return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 

@@ -222,13 +222,10 @@ def check(mode, seed, gamma, item_check):
         plain.insert(mode.rows)
         available, leaves, batch = at(happened, i)
         starts = plain.starts()
-        lost = (
-            ()
-            if mode.explicit or mode.length
-            else range(
-                max(plain.now - LENGTH, 0) + mode.stack - 1, max(plain.now - mode.ahead + 1, 0)
-            )
-        )
+        lost = range(0)
+        if not (mode.explicit or mode.length):
+            first = max(plain.now - LENGTH, 0) + mode.stack - 1
+            lost = range(first, max(plain.now - mode.ahead + 1, 0))
         assert available == len(starts) + sum(plain.cut(t, e) for t in lost for e in range(ENVS))
         drawn = batch.weight > 0
         if not mode.prioritized:

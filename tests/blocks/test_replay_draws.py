@@ -326,6 +326,7 @@ def test_flashbax_holds_the_same(rng, their_promotion):
     priority = rng.gamma(1.0, size=len(number)).astype("f4")
     by_start = dict(zip(first[0, once].tolist(), priority))
     state = ours.update(state, number, priority, alpha=0.6)
+
     def begins(their):
         return their.experience[:, 0].tolist()
 

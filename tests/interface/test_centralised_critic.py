@@ -107,6 +107,7 @@ def trained():
     env = TwoStepGame()
     runner = OnPolicy(make_agent(spec(env)), VectorEnv(env, 32), (), rollout_length=8)
     hyper = Hyper(jnp.float32(0.02), jnp.float32(GAMMA), jnp.float32(1.0))
+
     def run(key):
         return runner.advance(runner.init(key, hyper, UPDATES), UPDATES)
 

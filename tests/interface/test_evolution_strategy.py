@@ -52,6 +52,7 @@ def open_es(agent, new_actor):
     def noise(state, ids, size):
         """[n, size]: ids 2k and 2k + 1 are one direction and its opposite."""
         key = jax.random.fold_in(state.key, state.generation)
+
         def draw(pair):
             return jax.random.normal(jax.random.fold_in(key, pair), (size,))
 
@@ -139,6 +140,7 @@ def test_tell_is_the_paper_s_estimator(problem):
     """
     strategy, hyper, state, _ = problem
     ids = np.arange(6, dtype=np.int32)
+
     def flat(actors):
         return np.concatenate([np.reshape(x, (6, -1)) for x in jax.tree.leaves(actors)], axis=1)
 

@@ -215,6 +215,7 @@ def start(env, schedule, learning_rate, gamma):
     Two seeds, each with its own learning rate.
     """
     learner = Learner(env)
+
     def both(x):
         return jnp.broadcast_to(jnp.float32(x), 2)
 

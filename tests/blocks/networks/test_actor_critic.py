@@ -116,6 +116,7 @@ def test_cnn_and_shared_trunk(rng):
     policy, value = network.both(params, (), inputs)
     assert policy.logits.shape == (T, B, 3) and value.shape == (T, B)
     assert set(params["critic"]) == {"value"} and set(params["actor"]) == {"trunk", "policy"}
+
     def loss(p):
         return network.both(p, (), inputs)[1].sum()
 

@@ -102,6 +102,7 @@ def test_one_legal_choice(dtype):
     """
     logits = jnp.array([[3.0, -2.0, 50.0]], dtype)
     mask = jnp.array([[False, True, False]])
+
     def policy(logits):
         return Categorical(masked_logits(logits, mask))
 
@@ -126,6 +127,7 @@ def test_one_legal_choice(dtype):
 def test_debug_nans_finds_none_with_a_mask():
     with jax.debug_nans(True):
         mask = jnp.array([[True, False], [False, True]])
+
         def loss(x):
             return (
                 Categorical(masked_logits(x, mask)).entropy()
@@ -233,6 +235,7 @@ def test_tanh_normal_samples_stay_inside_and_finite(mean, log_std, seed):
 @jax.jit
 def tanh_program(mean, log_std, key):
     low, high = jnp.float32(-0.1), jnp.float32(0.3)     # center + half rounds above high
+
     def both(mean, log_std):
         return TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
 
@@ -271,6 +274,7 @@ def test_tanh_sample_is_a_path_from_its_noise(rng):
     """
     low, high = np.float32([-2.0, 0.0]), np.float32([2.0, 1.0])
     mean, log_std = (0.5 * rng.normal(size=(2, 2))).astype(np.float32)
+
     def both(mean, log_std):
         return TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
 

@@ -108,6 +108,7 @@ def test_noise_is_drawn_by_the_key_and_absent_without(rng):
     inputs = inputs_of(rng)
     keys = jax.random.split(jax.random.key(1))
     mean, one, two = (network.values(params, (), inputs, key)[0] for key in (None, *keys))
+
     def differ(a, b):
         return np.mean(np.abs(a - b) > 1e-3) > 0.9
 
@@ -157,6 +158,7 @@ def test_an_action_told_by_its_features_has_no_place(kind, rng):
     if kind == "policy":
         network = compiled(actor_critic)(NetworkConfig(hidden=(6,)), OFFERED)
         params = network.init(jax.random.key(0))
+
         def scores(inputs):
             return network.policy(params["actor"], (), inputs)[0].logits
     else:
