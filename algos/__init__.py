@@ -1,4 +1,7 @@
-"""The algorithms, one paper per file, by name. Entries are imported when used, so that listing them is quick."""
+"""The algorithms by name, one paper per file.
+
+Entries are imported when used, so listing is quick.
+"""
 
 ALGORITHMS = {
     "pg": "algos.pg:PG",

@@ -1,68 +1,101 @@
-"""DQN, and its family up to Rainbow and IQN. Mnih et al. 2015, Nature 518; Hessel et al. 2018, arXiv:1710.02298.
+"""DQN and its family up to Rainbow and IQN. Mnih et al. 2015, Nature 518; Hessel et al. 2018.
+
+Hessel et al.: arXiv:1710.02298.
 
 repeat: N environments step, epsilon-greedily or by noisy layers, into the replay
-  U times: a batch (s, a, R, g, s'), R = n rewards, g = gamma^m, 0 after a death
-    a' = argmax_a Q(s', a)                        of the online network if double, else of the target network
+  U times: a batch (s, a, R, g, s'), R = n rewards, g = gamma^m, 0 after termination
+    a' = argmax_a Q(s', a)          of the online network if double, else of the target network
     theta <- Adam(mean[w loss(Z(s, a), R + g Z-(s', a'))])
 
-Z is what is learned of an action's return, Q its mean, Z- the target network's; w are importance weights, and errors
-become priorities. The parts are switches:
+Z is the learned description of an action's return, Q its mean, Z- the target network's; w are
+importance weights, and errors become priorities. The parts are switches:
 
-  double        van Hasselt et al. 2016, arXiv:1509.06461         returns=mean         Z = Q, squared or Huber's loss
-  dueling       Wang et al. 2016, arXiv:1511.06581                returns=categorical  C51, Bellemare et al. 2017
-  n_step        Sutton 1988                                       returns=quantile     QR-DQN, Dabney et al. 2018
-  prioritized   Schaul et al. 2016, arXiv:1511.05952              returns=implicit     IQN, Dabney et al. 2018
+  double        van Hasselt et al. 2016, arXiv:1509.06461
+  dueling       Wang et al. 2016, arXiv:1511.06581
+  n_step        Sutton 1988
+  prioritized   Schaul et al. 2016, arXiv:1511.05952
   noisy         Fortunato et al. 2018, arXiv:1706.10295
+  returns       mean: Z = Q, squared or Huber's loss; categorical: C51, Bellemare et al. 2017;
+                quantile: QR-DQN, Dabney et al. 2018; implicit: IQN, Dabney et al. 2018
 
-Noise is drawn anew for every pass; IQN's fractions are drawn to learn, and the midpoints of equal parts to choose by,
-where the paper draws 32: the same mean without their noise.
-`c51`, `qrdqn`, `iqn` and `rainbow` are names for sets of them. Actions may be told by features
-(actor_critic.parametric).
+Noise is drawn anew for every pass. IQN draws fractions to learn, but chooses actions by the
+midpoints of equal parts, where the paper draws 32: the same mean without the noise of a draw.
+`c51`, `qrdqn`, `iqn` and `rainbow` are names for sets of switches. Actions may be described by
+feature vectors (actor_critic.parametric).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxrl.blocks.exploration import EpsilonConfig, epsilon, epsilon_greedy, greedy, only_discrete
+from jaxrl.blocks.exploration import (
+    EpsilonConfig,
+    epsilon,
+    epsilon_greedy,
+    greedy,
+    only_discrete,
+)
 from jaxrl.blocks.losses import return_heads
 from jaxrl.blocks.networks.actor_critic import TrunkConfig
-from jaxrl.blocks.networks.q_networks import q_network
-from jaxrl.blocks.q_learning import Actor, gradient_step, start
+from jaxrl.blocks.networks.q_networks import Outputs, QNetwork, q_network
+from jaxrl.blocks.q_learning import Actor, State, gradient_step, start
+from jaxrl.blocks.replay import Transitions
 from jaxrl.blocks.replay.config import ReplayConfig
 from jaxrl.declare import defaults, hyper, nested, static
-from jaxrl.types import Agent, Algorithm, EnvSpec
+from jaxrl.types import Agent, Algorithm, EnvSpec, Input, Metrics
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 @dataclass(frozen=True)
 class Config(ReplayConfig, EpsilonConfig):
     """Settings."""
 
-    double: bool = static(True, help="the online network chooses the action that the target network values")
-    dueling: bool = static(False, help="the network gives a state's value and the actions' advantages")
-    noisy: bool = static(False, help="layers after the trunk have noise of a learned size, to explore by")
-    returns: str = static("mean", choices=("mean", "categorical", "quantile", "implicit"),
-                          help="what is learned of a return: its mean, or its distribution as C51, QR-DQN or IQN do")
-    atoms: int = static(51, low=2, high=10**4, help="atoms, quantiles, or fractions drawn (not for returns=mean)")
-    value_low: float = hyper(-100.0, low=-1e9, high=1e9, help="the lowest atom (categorical): no return is below")
-    value_high: float = hyper(100.0, low=-1e9, high=1e9, help="the highest atom (categorical)")
-    kappa: float = hyper(1.0, low=0.0, high=1e9, help="error from which on the loss is linear (quantile, implicit)")
-    huber: float = hyper(1e9, low=1e-6, high=1e9, help="error from which on the loss is linear (mean); 1e9: squares")
-    target_every: int = static(500, low=1, high=10**9, help="gradient steps between moves of the target network")
-    tau: float = hyper(1.0, low=0.0, high=1.0, help="how far it moves then: 1 copies, less is Polyak averaging")
+    double: bool = static(
+        True, help="double Q-learning: the online network chooses the action that the target "
+                   "network values")
+    dueling: bool = static(
+        False, help="dueling network, with a state's value and the actions' advantages")
+    noisy: bool = static(
+        False, help="noise of a learned size in the layers after the trunk, for exploration")
+    returns: str = static(
+        "mean", choices=("mean", "categorical", "quantile", "implicit"),
+        help="learned description of a return: its mean, or its distribution as in C51, QR-DQN or "
+             "IQN")
+    atoms: int = static(
+        51, low=2, high=10**4,
+        help="number of atoms, quantiles, or fractions drawn (not for returns=mean)")
+    value_low: float = hyper(
+        -100.0, low=-1e9, high=1e9, help="lowest atom, below which no return is (categorical)")
+    value_high: float = hyper(
+        100.0, low=-1e9, high=1e9, help="highest atom, above which no return is (categorical)")
+    kappa: float = hyper(
+        1.0, low=0.0, high=1e9, help="error from which on the loss is linear (quantile, implicit)")
+    huber: float = hyper(
+        1e9, low=1e-6, high=1e9, help="error from which on the loss is linear (mean); 1e9: squares")
+    target_every: int = static(
+        500, low=1, high=10**9, help="gradient steps between moves of the target network")
+    tau: float = hyper(
+        1.0, low=0.0, high=1.0,
+        help="Polyak step of the target network in a move; 1: copy")
     network: TrunkConfig = nested(TrunkConfig, activation="relu")
 
     def problems(self, spec: EnvSpec) -> list[str]:
-        """What does not fit together, in words."""
+        """Return one message for each incompatible setting."""
         found = super().problems(spec)
         found += only_discrete(spec.action)
         if self.network.recurrent != "none":
-            found.append("{algo} learns from single transitions; algo.network.recurrent has to be none")
+            found.append("{algo} learns from single transitions; algo.network.recurrent has to be "
+                         "none")
         if self.returns == "categorical" and self.value_low >= self.value_high:
-            found.append(f"algo.value_low={self.value_low:g} is not below algo.value_high={self.value_high:g}")
+            found.append(f"algo.value_low={self.value_low:g} is not below algo.value_high="
+                         f"{self.value_high:g}")
         return found
 
 
@@ -82,67 +115,107 @@ class IQNConfig(defaults(Config, returns="implicit", atoms=8)):
 
 
 @dataclass(frozen=True)
-class RainbowConfig(defaults(Config, double=True, dueling=True, noisy=True, prioritized=True, n_step=3, alpha=0.5,
-                             returns="categorical", epsilon_start=0.0, epsilon_end=0.0)):
+class RainbowConfig(defaults(Config, double=True, dueling=True, noisy=True, prioritized=True,
+                             n_step=3, alpha=0.5, returns="categorical", epsilon_start=0.0,
+                             epsilon_end=0.0)):
     """All parts at once. Hessel et al. 2018, arXiv:1710.02298."""
 
 
-def make_agent(config: Config, spec: EnvSpec) -> Agent:
-    """DQN for environments like `spec`: pure functions over what varies."""
-    network = q_network(config.network, spec, size=1 if config.returns == "mean" else config.atoms,
-                        duel=config.dueling, noisy=config.noisy, implicit=config.returns == "implicit")
+@dataclass(frozen=True, eq=False)
+class DeepQ:
+    """The functions of DQN, bound to a config and a network."""
 
-    def outputs(params, inputs, noise=None, fractions=None):
-        """Of every action, for inputs [B]: [B, A, n]."""
-        inputs = jax.tree.map(lambda x: x[None], network.reads(inputs))
-        return jax.tree.map(lambda x: x[0], network.outputs(params, (), inputs, noise, fractions=fractions)[0])
+    config: Config
+    network: QNetwork
 
-    def values(params, inputs, noise=None):
-        """Q [B, A] up to a scale and an offset that all actions share: which one is best does not depend on them."""
-        return _head(config, 0.0, 1.0, 1.0, 1.0).mean(outputs(params, inputs, noise).z)
+    def init(self, key: PRNGKeyArray, hyper: Any) -> State:
+        """Return the state of a fresh learner."""
+        return start(self.network.init(key), hyper)
 
-    def explore(actor, hyper, carry, inputs, progress, key):
+    def actor(self, state: State) -> Actor:
+        """Return the part that acts."""
+        return Actor(state.params)
+
+    def explore(self, actor: Actor, hyper: Any, carry: Any, inputs: Input,
+                progress: Float[Array, ""], key: PRNGKeyArray
+                ) -> tuple[Int[Array, " B"], Any, dict]:
+        """Return (action, carry, extras) with an epsilon-greedy action."""
         key, noise = jax.random.split(key)
-        chance = epsilon(config, hyper, inputs, progress)
-        return epsilon_greedy(key, values(actor.params, inputs, noise), chance, inputs.mask), carry, {}
+        chance = epsilon(self.config, hyper, inputs, progress)
+        q = self.values(actor.params, inputs, noise)
+        return epsilon_greedy(key, q, chance, inputs.mask), carry, {}
 
-    def act(actor, carry, inputs, key):
-        return greedy(values(actor.params, inputs), inputs.mask), carry
+    def greedy(self, actor: Actor, carry: Any, inputs: Input, key: PRNGKeyArray
+               ) -> tuple[Int[Array, " B"], Any]:
+        """Return (action, carry) with the action of the highest value."""
+        return greedy(self.values(actor.params, inputs), inputs.mask), carry
 
-    def learn(state, hyper, batch, progress, key):
-        head = _head(config, hyper.value_low, hyper.value_high, hyper.kappa, hyper.huber)
-        (here, there, choice), (mine, theirs) = jax.random.split(key, 3), jax.random.split(jax.random.fold_in(key, 1))
+    def learn(self, state: State, hyper: Any, batch: Transitions, progress: Float[Array, ""],
+              key: PRNGKeyArray) -> tuple[State, Metrics, Float[Array, " B"]]:
+        """Return (state, metrics, priorities) after one gradient step."""
+        config = self.config
+        head = return_head(config, low=hyper.value_low, high=hyper.value_high, kappa=hyper.kappa,
+                           delta=hyper.huber)
+        online_key, target_key, choice_key = jax.random.split(key, 3)
+        online_fractions, target_fractions = jax.random.split(jax.random.fold_in(key, 1))
 
-        def loss(params):
-            z, tau = outputs(params, batch.start.input, here, mine)
-            z = _of(z, batch.start.action)
-            following = outputs(state.target, batch.next_input, there, theirs).z
-            chooser = outputs(params if config.double else state.target, batch.next_input, choice).z
-            best = greedy(jax.lax.stop_gradient(head.mean(chooser)), batch.next_input.mask)
-            following = jax.lax.stop_gradient(_of(following, best))
-            losses = head.loss(z, tau, following, batch.reward, batch.discount)
+        def loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+            z, tau = self.outputs(params, batch.start.input, online_key, online_fractions)
+            z = z_of_action(z, batch.start.action)
+            next_z = self.outputs(state.target, batch.next_input, target_key, target_fractions).z
+            chooser = params if config.double else state.target
+            choice = head.mean(self.outputs(chooser, batch.next_input, choice_key).z)
+            next_action = greedy(jax.lax.stop_gradient(choice), batch.next_input.mask)
+            next_z = jax.lax.stop_gradient(z_of_action(next_z, next_action))
+            losses = head.loss(z, tau, next_z, batch.reward, batch.discount)
             q = head.mean(z)
-            error = jnp.abs(batch.reward + batch.discount * head.mean(following) - q)
-            priority = error if config.returns == "mean" else losses        # Rainbow's: what is minimised
+            error = jnp.abs(batch.reward + batch.discount * head.mean(next_z) - q)
+            # Rainbow's priority is the loss itself
+            priority = error if config.returns == "mean" else losses
             return jnp.mean(batch.weight * losses), (error, q, priority)
 
-        state, (error, q, priority), metrics = gradient_step(loss, state, hyper, progress, config.target_every)
-        return state, metrics | {"td_error": error.mean(), "q": q.mean()}, jax.lax.stop_gradient(priority)
+        state, aux, metrics = gradient_step(loss, state, hyper, progress, config.target_every)
+        error, q, priority = aux
+        metrics = metrics | {"td_error": error.mean(), "q": q.mean()}
+        return state, metrics, jax.lax.stop_gradient(priority)
 
-    return Agent(lambda key, hyper: start(network.init(key), hyper), lambda state: Actor(state.params), network.carry,
-                 explore, act, learn, network.reads)
+    def outputs(self, params: Any, inputs: Input, noise: PRNGKeyArray | None = None,
+                fractions: PRNGKeyArray | None = None) -> Outputs:
+        """Return the outputs of every action, [B, A, n], for inputs [B]."""
+        inputs = jax.tree.map(lambda x: x[None], self.network.reads(inputs))
+        out, _, _ = self.network.outputs(params, (), inputs, noise, fractions=fractions)
+        return jax.tree.map(lambda x: x[0], out)
+
+    def values(self, params: Any, inputs: Input, noise: PRNGKeyArray | None = None
+               ) -> Float[Array, "B A"]:
+        """Return Q up to a scale and an offset, which all actions share."""
+        head = return_head(self.config, low=0.0, high=1.0, kappa=1.0, delta=1.0)
+        return head.mean(self.outputs(params, inputs, noise).z)
 
 
-def _head(config: Config, low, high, kappa, delta) -> return_heads.ReturnHead:
+def make_agent(config: Config, spec: EnvSpec) -> Agent:
+    """Return DQN for environments that match `spec`."""
+    network = q_network(
+        config.network, spec, size=1 if config.returns == "mean" else config.atoms,
+        duel=config.dueling, noisy=config.noisy, implicit=config.returns == "implicit")
+    dqn = DeepQ(config, network)
+    return Agent(init=dqn.init, actor=dqn.actor, carry=network.carry, explore=dqn.explore,
+                 greedy=dqn.greedy, learn=dqn.learn, reads=network.reads)
+
+
+def return_head(config: Config, *, low: ArrayLike, high: ArrayLike, kappa: ArrayLike,
+                delta: ArrayLike) -> return_heads.ReturnHead:
+    """Return the reading of the network's numbers for `config.returns`."""
     if config.returns == "mean":
-        return return_heads.expected(delta)
-    return return_heads.categorical(low, high, config.atoms) if config.returns == "categorical" else \
-        return_heads.quantile(kappa)
+        return return_heads.Expected(delta)
+    if config.returns == "categorical":
+        return return_heads.Categorical(low, high, config.atoms)
+    return return_heads.Quantile(kappa)
 
 
-def _of(x: jax.Array, action: jax.Array) -> jax.Array:
-    """[B, A, n] of actions [B] -> [B, n]."""
-    return jnp.take_along_axis(x, action[:, None, None], axis=1)[:, 0]
+def z_of_action(z: Float[Array, "B A n"], action: Int[Array, " B"]) -> Float[Array, "B n"]:
+    """Return the numbers of the given actions."""
+    return jnp.take_along_axis(z, action[:, None, None], axis=1)[:, 0]
 
 
 DQN = Algorithm(Config, make_agent, "replay")

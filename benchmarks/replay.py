@@ -70,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"microseconds for a batch of {args.batch}:  capacity   uniform   prioritised")
     for capacity in (10_000, 100_000, 1_000_000):
-        times = [cost(draw(), capacity, args.batch, args.repeat) for draw in (replays.uniform, replays.prioritised)]
+        times = [cost(draw(), capacity, args.batch, args.repeat) for draw in (replays.uniform, replays.prioritized)]
         print(f"{capacity:>40,} {times[0]:>9.1f} {times[1]:>13.1f}")
     for name, prioritised in (("uniform", False), ("prioritised", True)):
         print(f"peak memory of updates over the replay's, {name}: {memory(prioritised):.3f}")

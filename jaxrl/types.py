@@ -15,32 +15,87 @@ __all__ = ["Agent", "Algorithm", "EnvSpec", "Input", "Metrics", "Progress", "Run
 Metrics = dict[str, jax.Array]
 
 
-class Agent(NamedTuple):
-    """An algorithm bound to its static config and to an EnvSpec: pure functions, vmappable over their arguments.
+class InitState(Protocol):
+    """A function that makes the state of a fresh learner."""
 
-    init    (key, hyper) -> AgentState                  a NamedTuple: params, and targets, optimiser, normaliser
-    actor   (AgentState) -> Actor                       the part that acts: all that evaluation and export receive; a
-                                                        worker that explores also gets (hyper, progress). A NamedTuple
-                                                        whose field `params` may be perturbed by evolution; the others
-                                                        are statistics
-    carry   (batch) -> Carry                            the recurrent state of `batch` slots; () if there is none
-    explore (Actor, hyper, carry, Input, progress, key) -> (action, carry, extras)
-    greedy  (Actor, carry, Input, key) -> (action, carry)
-    learn   (AgentState, hyper, Batch, progress, key) -> (AgentState, metrics, feedback)
-                                                        metrics: a dict of scalars, at least "loss" and, of a learner
-                                                        by gradients, "grad_norm". feedback: () or one priority per
-                                                        item, shaped as the reward, or [B] per sequence
-    reads   (Input) -> Input                            without what the agent never reads: all that a replay keeps
-    progress is a float32 scalar, 0 at the start of the schedule and 1 at its end.
+    def __call__(self, key: jax.Array, hyper: Any, /) -> Any:
+        """Return the AgentState: a NamedTuple of params, targets, optimizers, statistics."""
+
+
+class GetActor(Protocol):
+    """A function that takes the acting part from the state of a learner."""
+
+    def __call__(self, state: Any, /) -> Any:
+        """Return the Actor of an AgentState: all that evaluation and export receive.
+
+        It is a NamedTuple whose field `params` evolution may perturb. Its other fields are
+        statistics. A worker that explores also gets `hyper` and `progress`.
+        """
+
+
+class InitCarry(Protocol):
+    """A function that makes the recurrent state before the first step."""
+
+    def __call__(self, batch: int, /) -> Any:
+        """Return the carry of `batch` slots; () if there is none."""
+
+
+class Explore(Protocol):
+    """A policy for training, which explores."""
+
+    def __call__(self, actor: Any, hyper: Any, carry: Any, inputs: Input, progress: jax.Array,
+                 key: jax.Array, /) -> tuple[Any, Any, Any]:
+        """Return (action, carry, extras) for a batch of slots.
+
+        extras: a tree that the trajectory keeps beside the action, such as the log-probability.
+        """
+
+
+class Greedy(Protocol):
+    """A policy for evaluation."""
+
+    def __call__(self, actor: Any, carry: Any, inputs: Input, key: jax.Array, /) -> tuple[Any, Any]:
+        """Return (action, carry) for a batch of slots."""
+
+
+class Learn(Protocol):
+    """A function that updates a learner from a batch of experience."""
+
+    def __call__(self, state: Any, hyper: Any, batch: Any, progress: jax.Array, key: jax.Array,
+                 /) -> tuple[Any, Metrics, Any]:
+        """Return (AgentState, metrics, feedback) after a Trajectory or a batch from a replay.
+
+        metrics: a dict of scalars, at least "loss" and, for a learner by gradients, "grad_norm".
+        feedback: () or one priority per item, of the reward's shape, or [B] for sequences.
+        """
+
+
+class Reads(Protocol):
+    """A function that drops the fields of an Input that the agent never reads."""
+
+    def __call__(self, inputs: Input, /) -> Input:
+        """Return the Input with the other fields set to None: all that a replay keeps."""
+
+
+def reads_all(inputs: Input) -> Input:
+    """Return `inputs` unchanged: the agent may read every field."""
+    return inputs
+
+
+class Agent(NamedTuple):
+    """An algorithm bound to its static config and to an EnvSpec.
+
+    The fields are pure functions, called with positional arguments and vmappable over them.
+    `progress` is a float32 scalar, 0 at the start of the schedule and 1 at its end.
     """
 
-    init: Callable
-    actor: Callable
-    carry: Callable
-    explore: Callable
-    greedy: Callable
-    learn: Callable
-    reads: Callable = lambda inputs: inputs
+    init: InitState              # (key, hyper) -> AgentState
+    actor: GetActor              # (AgentState) -> Actor
+    carry: InitCarry             # (batch) -> carry
+    explore: Explore             # (Actor, hyper, carry, Input, progress, key) -> action, carry, extras
+    greedy: Greedy               # (Actor, carry, Input, key) -> action, carry
+    learn: Learn                 # (AgentState, hyper, batch, progress, key) -> state, metrics, feedback
+    reads: Reads = reads_all     # (Input) -> Input without the fields that the agent never reads
 
 
 class Trajectory(NamedTuple):
@@ -59,24 +114,40 @@ class Trajectory(NamedTuple):
     weight: Any = None       # [T, B] importance of each item; None if all have the same
 
 
-class Strategy(NamedTuple):
-    """Evolution over the parameters of any Actor. It acts as an Agent does, at the unperturbed centre.
+class Ask(Protocol):
+    """A function that makes candidates of a generation."""
 
-    init (key, hyper) -> state; actor, carry, greedy: as an Agent's
-    ask  (state, hyper, ids [n] int32) -> actors whose `params` have a leading axis n; what else is in them, all share.
-         ids come in pairs 2k, 2k + 1, which play from the same starts
-    tell (state, hyper, ids, fitness [n], statistics) -> (state, metrics); statistics: moments of what the candidates
-         observed, leading axis of blocks, in the order of ids; () if the state keeps none
-    explore: as an Agent's: how candidates act in training
+    def __call__(self, state: Any, hyper: Any, ids: jax.Array, /) -> Any:
+        """Return the Actors of the candidates `ids` [n] int32.
+
+        Their `params` have a leading axis n; they share all other fields. Ids come in pairs 2k and
+        2k + 1, which play from the same starts. """
+
+
+class Tell(Protocol):
+    """A function that updates a strategy from the fitness of its candidates."""
+
+    def __call__(self, state: Any, hyper: Any, ids: jax.Array, fitness: jax.Array, statistics: Any,
+                 /) -> tuple[Any, Metrics]:
+        """Return (state, metrics) after a generation with fitness [n].
+
+        statistics: moments of the candidates' observations with a leading axis of blocks, in the
+        order of `ids`; () if the state keeps none. """
+
+
+class Strategy(NamedTuple):
+    """Evolution over the parameters of any Actor.
+
+    It acts as an Agent does, at the unperturbed center.
     """
 
-    init: Callable
-    actor: Callable
-    carry: Callable
-    greedy: Callable
-    ask: Callable
-    tell: Callable
-    explore: Callable | None = None      # None: greedily
+    init: InitState          # (key, hyper) -> state
+    actor: GetActor          # (state) -> Actor at the center
+    carry: InitCarry         # (batch) -> carry
+    greedy: Greedy           # (Actor, carry, Input, key) -> (action, carry)
+    ask: Ask                 # (state, hyper, ids) -> Actors
+    tell: Tell               # (state, hyper, ids, fitness, statistics) -> (state, metrics)
+    explore: Explore | None = None      # actions of candidates in training; None: greedy ones
 
 
 class Progress(NamedTuple):

@@ -1,4 +1,7 @@
-"""Slow oracles in NumPy float64, written from the papers and not from the code under test. [T, B] unless said."""
+"""Slow oracles in NumPy float64, written from the papers and not from the code under test.
+
+[T, B] unless said.
+"""
 
 import numpy as np
 
@@ -11,8 +14,12 @@ def _episode_end(ended, t, b):
 
 
 def gae(reward, value, next_value, terminated, truncated, gamma, lam):
-    """Schulman et al. 2016, eq. 16: the sum over l of (gamma lam)^l delta_{t+l}, to the end of the episode."""
-    advantage, ended = np.zeros(reward.shape), terminated | truncated
+    """Schulman et al. 2016, eq. 16.
+
+    The sum over l of (gamma lam)^l delta_{t+l}, to the end of the episode.
+    """
+    advantage = np.zeros(reward.shape)
+    ended = terminated | truncated
     for t, b in np.ndindex(reward.shape):
         for k in range(t, _episode_end(ended, t, b) + 1):
             follows = 0.0 if terminated[k, b] else next_value[k, b]
@@ -36,11 +43,18 @@ def n_step_returns(reward, next_value, terminated, truncated, gamma, n):
 
 
 def lambda_returns(reward, next_value, terminated, truncated, gamma, lam):
-    """Sutton and Barto 2018, eq. 12.3: forward view, (1 - lam) sum of lam^(n-1) G^(n), the last G with the rest."""
-    target, ended = np.zeros(reward.shape), terminated | truncated
+    """Sutton and Barto 2018, eq. 12.3.
+
+    Forward view, (1 - lam) sum of lam^(n-1) G^(n), the last G with the rest.
+    """
+    target = np.zeros(reward.shape)
+    ended = terminated | truncated
     for t, b in np.ndindex(reward.shape):
         longest = _episode_end(ended, t, b) - t + 1
-        g = [n_step_return(reward, next_value, terminated, truncated, gamma, n, t, b) for n in range(1, longest + 1)]
+        g = [
+            n_step_return(reward, next_value, terminated, truncated, gamma, n, t, b)
+            for n in range(1, longest + 1)
+        ]
         target[t, b] = (1 - lam) * sum(lam ** (n - 1) * g[n - 1] for n in range(1, longest))
         target[t, b] += lam ** (longest - 1) * g[-1]
     return target
@@ -61,7 +75,8 @@ def clipped_value(value, old, target, epsilon):
 
 def welford(samples):
     """Welford 1962, one sample at a time, [n, ...] -> (mean, population variance)."""
-    mean, m2 = np.zeros(samples.shape[1:]), np.zeros(samples.shape[1:])
+    mean = np.zeros(samples.shape[1:])
+    m2 = np.zeros(samples.shape[1:])
     for k, x in enumerate(samples.astype(np.float64), start=1):
         delta = x - mean
         mean = mean + delta / k
@@ -70,8 +85,12 @@ def welford(samples):
 
 
 def discounted_sums(reward, done, gamma):
-    """OpenAI Baselines, VecNormalize.step_wait: ret = ret * gamma + rews; (statistics of ret); ret[news] = 0."""
-    ret, seen = np.zeros(reward.shape[1:]), []
+    """OpenAI Baselines, VecNormalize.step_wait: ret = ret * gamma + rews; (statistics of ret).
+
+    Ret[news] = 0.
+    """
+    ret = np.zeros(reward.shape[1:])
+    seen = []
     for r, news in zip(reward, done):
         ret = ret * gamma + r
         seen.append(ret.copy())
@@ -86,13 +105,19 @@ def clip_gradient(grads, limit):
 
 
 def adam(params, gradients, learning_rate, limit, eps, b1=0.9, b2=0.999):
-    """Kingma and Ba 2015, algorithm 1, after the clip. params: list of arrays; gradients: list of such lists."""
-    m, v = [0 * p for p in params], [0 * p for p in params]
+    """Kingma and Ba 2015, algorithm 1, after the clip. params: list of arrays; gradients.
+
+    List of such lists.
+    """
+    m = [0 * p for p in params]
+    v = [0 * p for p in params]
     for t, grads in enumerate(gradients, start=1):
         for i, g in enumerate(clip_gradient(grads, limit)):
             m[i] = b1 * m[i] + (1 - b1) * g
             v[i] = b2 * v[i] + (1 - b2) * g**2
-            params[i] = params[i] - learning_rate * (m[i] / (1 - b1**t)) / (np.sqrt(v[i] / (1 - b2**t)) + eps)
+            params[i] = params[i] - learning_rate * (m[i] / (1 - b1**t)) / (
+                np.sqrt(v[i] / (1 - b2**t)) + eps
+            )
     return params
 
 
@@ -119,10 +144,15 @@ def huber(x, delta):
 
 
 def n_step_window(reward, terminated, truncated, gamma):
-    """(sum of rewards, discount of the bootstrap, last step) of the first step of a window; vectors [n]."""
-    total, weight = 0.0, 1.0
+    """(sum of rewards, discount of the bootstrap, last step) of the first step of a window.
+
+    Vectors [n].
+    """
+    total = 0.0
+    weight = 1.0
     for k, r in enumerate(reward):
-        total, weight = total + weight * r, weight * gamma
+        total = total + weight * r
+        weight = weight * gamma
         if terminated[k]:
             return total, 0.0, k
         if truncated[k]:
@@ -131,8 +161,12 @@ def n_step_window(reward, terminated, truncated, gamma):
 
 
 def categorical_projection(support, probabilities, atoms):
-    """Bellemare et al. 2017, algorithm 1, vectors; mass that hits the support (l = u) goes there as a whole."""
-    m, spacing = np.zeros(len(support)), (support[-1] - support[0]) / (len(support) - 1)
+    """Bellemare et al. 2017, algorithm 1, vectors.
+
+    Mass that hits the support (l = u) goes there as a whole.
+    """
+    m = np.zeros(len(support))
+    spacing = (support[-1] - support[0]) / (len(support) - 1)
     for p, atom in zip(probabilities, atoms):
         b = (min(max(atom, support[0]), support[-1]) - support[0]) / spacing
         lower, upper = int(np.floor(b)), int(np.ceil(b))
@@ -156,7 +190,10 @@ def quantile_huber(theta, tau, target, kappa):
 
 
 def importance_weights(probability, size, beta):
-    """Schaul et al. 2016, algorithm 1, line 10: (N P(j))^-beta / max_i w_i, the maximum over the batch."""
+    """Schaul et al. 2016, algorithm 1, line 10.
+
+    (N P(j))^-beta / max_i w_i, the maximum over the batch.
+    """
     weights = [(size * p) ** -beta for p in probability]
     return [w / max(weights) for w in weights]
 
@@ -177,15 +214,21 @@ def inverse_rescale(y, epsilon):
 
 def tanh_normal_log_prob(u, mean, log_std, low, high, step=1e-5):
     """Change of variables, the slope of the action by u taken numerically. Vectors."""
-    action = lambda u: low + (high - low) * (np.tanh(u) + 1) / 2
-    density = np.exp(-(((u - mean) / np.exp(log_std)) ** 2) / 2) / (np.sqrt(2 * np.pi) * np.exp(log_std))
+    def action(u):
+        return low + (high - low) * (np.tanh(u) + 1) / 2
+
+    density = np.exp(-(((u - mean) / np.exp(log_std)) ** 2) / 2) / (
+        np.sqrt(2 * np.pi) * np.exp(log_std)
+    )
     slope = (action(u + step) - action(u - step)) / (2 * step)
     return np.sum(np.log(density / slope))
 
 
 def noisy_dense(x, mu_w, sigma_w, mu_b, sigma_b, e_in, e_out):
     """Fortunato et al. 2018, eqs. 9 to 11, entry by entry. x [p] -> [q]."""
-    f = lambda x: np.sign(x) * np.sqrt(abs(x))
+    def f(x):
+        return np.sign(x) * np.sqrt(abs(x))
+
     y = np.zeros(len(e_out))
     for j in range(len(e_out)):
         for i in range(len(e_in)):

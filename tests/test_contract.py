@@ -1,4 +1,7 @@
-"""What every algorithm and every preset must keep. It loops over the tables, so that nothing can be left out."""
+"""What every algorithm and every preset must keep.
+
+It loops over the tables, so that nothing can be left out.
+"""
 
 import dataclasses
 import importlib
@@ -23,15 +26,25 @@ SMALL = {"num_envs": 4, "rollout_length": 8, "epochs": 2, "minibatches": 2, "net
          "replay_capacity": 128, "batch_size": 8, "warmup": 64, "gradient_steps": 1,
          "burn_in": 2, "sequence_length": 6, "population": 8, "block_size": 4}
 CONTINUOUS = ("ddpg", "td3")        # algorithms of Box actions only
-VARIANTS = ("c51", "qrdqn", "iqn", "td3")          # names for other defaults of a neighbour: run with the slow tests
+# names for other defaults of a neighbor: run with the slow tests
+VARIANTS = ("c51", "qrdqn", "iqn", "td3")
 
 
-@pytest.fixture(scope="module", params=[
-    pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in sorted(algorithms())])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else [])
+        for name in sorted(algorithms())
+    ],
+)
 def learner(request):
     """One small learner of an algorithm on a probe environment, its programs compiled once."""
     algo = request.param
-    place = [f"algo={algo}", "env=probe-both", f"env.params.continuous={str(algo in CONTINUOUS).lower()}"]
+    place = [
+        f"algo={algo}",
+        "env=probe-both",
+        f"env.params.continuous={str(algo in CONTINUOUS).lower()}",
+    ]
     known = {d.name for d in declarations(jaxrl.compose(place).algorithm().config)}
     words = [f"algo.{name}={value}" for name, value in SMALL.items() if name in known]
     config = jaxrl.compose([*place, *words])
@@ -39,9 +52,15 @@ def learner(request):
     init = jax.jit(jax.vmap(built.runner.init, in_axes=(0, 0, None)))
     two = jax.tree.map(lambda x: jnp.stack([x, x]), hypers(config.agent))
     return SimpleNamespace(
-        algo=algo, config=config, learner=built, strategy=isinstance(built.agent, Strategy), hyper=two,
-        keys=jax.random.split(jax.random.key(0), 2), init=init,
-        advance=jax.jit(jax.vmap(built.runner.advance, in_axes=(0, None))))
+        algo=algo,
+        config=config,
+        learner=built,
+        strategy=isinstance(built.agent, Strategy),
+        hyper=two,
+        keys=jax.random.split(jax.random.key(0), 2),
+        init=init,
+        advance=jax.jit(jax.vmap(built.runner.advance, in_axes=(0, None))),
+    )
 
 
 def start(c, keys=None, hyper=None):
@@ -49,7 +68,11 @@ def start(c, keys=None, hyper=None):
 
 
 def same(a, b):
-    data = lambda x: np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+    def data(x):
+        return np.asarray(
+            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        )
+
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(data(x), data(y)), a, b)
 
 
@@ -71,7 +94,9 @@ def test_every_hyperparameter_is_data(learner):
     """Two members that differ in one number: one program, and the other member does not notice."""
     base, _ = learner.advance(start(learner), jnp.int32(2))
     for name in learner.hyper._fields:
-        low, high = next((d.low, d.high) for d in declarations(type(learner.config.agent)) if d.name == name)
+        low, high = next(
+            (d.low, d.high) for d in declarations(type(learner.config.agent)) if d.name == name
+        )
         value = getattr(learner.hyper, name)
         other = jnp.clip(value[1] * 0.5 + 0.01, low, high)
         hyper = learner.hyper._replace(**{name: value.at[1].set(other)})
@@ -85,19 +110,25 @@ def test_metrics_are_named_once_and_finite(learner):
     _, second = learner.advance(state, jnp.int32(2))
     own = "update_norm" if learner.strategy else "loss"
     assert set(first) == set(second) >= {own, "episodes", "return_mean", "length_mean", "nonfinite"}
-    assert all(x.shape == (2,) for x in first.values()) and all(np.isfinite(x).all() for x in second.values())
-    names = learner.learner.runner.watched({n: 0 for n in first if n not in ("episodes", "return_mean", "length_mean",
-                                                                             "nonfinite")})
+    assert all(x.shape == (2,) for x in first.values()) and all(
+        np.isfinite(x).all() for x in second.values()
+    )
+    names = learner.learner.runner.watched(
+        {n: 0 for n in first if n not in ("episodes", "return_mean", "length_mean", "nonfinite")}
+    )
     assert own in names and (learner.strategy or names[:2] == ["observation", "reward"])
 
 
 def test_actions_are_of_the_space(learner):
-    c, agent = learner, learner.learner.agent
+    c = learner
+    agent = learner.learner.agent
     state = jax.tree.map(lambda x: x[0], start(c))
     vector = VectorEnv(c.learner.env, 4)
     inputs = vector.input(vector.init(jax.random.key(2), c.learner.params)[0])
     actor = jax.jit(agent.actor)(state.agent)
-    explored, _, _ = jax.jit(agent.explore)(actor, state.hyper, agent.carry(4), inputs, 0.0, jax.random.key(1))
+    explored, _, _ = jax.jit(agent.explore)(
+        actor, state.hyper, agent.carry(4), inputs, 0.0, jax.random.key(1)
+    )
     greedy, _ = jax.jit(agent.greedy)(actor, agent.carry(4), inputs, jax.random.key(1))
     for actions in (explored, greedy):
         assert all(spaces.contains(c.learner.spec.action, np.asarray(a)) for a in actions)

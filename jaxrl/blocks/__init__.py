@@ -1,6 +1,7 @@
-"""Pure functions: what the algorithms are made from."""
+"""Pure functions that the algorithms are composed of."""
 
-NETWORKS = {        # the torsos of networks/ by name; other packages add theirs by the entry point `jaxrl.networks`
+# The torsos of networks/ by name. Other packages add theirs by the entry point `jaxrl.networks`.
+NETWORKS = {
     "mlp": "jaxrl.blocks.networks.modules:MLP",
     "cnn": "jaxrl.blocks.networks.modules:CNN",
 }

@@ -1,4 +1,4 @@
-"""What learners of action values with a target network share: their state, and a gradient step."""
+"""The state and the gradient step of learners of action values with a target network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxrl.blocks.optim import adam, flat_norm, scheduled, soft_update
+from jaxrl.blocks.optim import adam, descend, scheduled, soft_update
 from jaxrl.types import Metrics
 
 
@@ -29,16 +28,20 @@ class Actor(NamedTuple):
 
 
 def start(params: Any, hyper: Any) -> State:
-    """A learner whose target network is the network."""
-    return State(params, params, scheduled(adam, hyper, 0.0).init(params), jnp.zeros((), jnp.int32))
+    """Return a learner whose target network equals its network."""
+    opt_state = scheduled(adam, hyper, 0.0).init(params)
+    return State(params, target=params, optimizer=opt_state, updates=jnp.zeros((), jnp.int32))
 
 
-def gradient_step(loss: Callable, state: State, hyper: Any, progress: jax.Array, target_every: int
-                  ) -> tuple[State, Any, Metrics]:
-    """A step of Adam down loss(params) -> (scalar, aux); after every `target_every` steps the target network moves by
-    hyper.tau towards the network. -> (state, aux, loss and norm of the gradient)"""
-    (total, aux), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-    update, opt = scheduled(adam, hyper, progress).update(gradient, state.optimizer, state.params)
-    params, updates = optax.apply_updates(state.params, update), state.updates + 1
-    target = soft_update(state.target, params, jnp.where(updates % target_every == 0, hyper.tau, 0.0))
-    return State(params, target, opt, updates), aux, {"loss": total, "grad_norm": flat_norm(gradient)}
+def gradient_step(loss: Callable[[Any], tuple[jax.Array, Any]], state: State, hyper: Any,
+                  progress: jax.Array, target_every: int) -> tuple[State, Any, Metrics]:
+    """Take one step of Adam down loss(params) -> (scalar, aux) and return (state, aux, metrics).
+
+    After every `target_every` steps the target network moves by hyper.tau towards the network.
+    """
+    step = descend(loss, state.params, state.optimizer, scheduled(adam, hyper, progress))
+    updates = state.updates + 1
+    tau = jnp.where(updates % target_every == 0, hyper.tau, 0.0)
+    target = soft_update(state.target, step.params, tau)
+    metrics = {"loss": step.loss, "grad_norm": step.grad_norm}
+    return State(step.params, target, step.opt_state, updates), step.aux, metrics

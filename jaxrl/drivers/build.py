@@ -59,7 +59,7 @@ def sequences(agent: Agent, env: core.Environment, params: Any, config: Any,
 def _with_replay(agent: Agent, env: core.Environment, params: Any, config: Any,
                  lines: curriculum.Lines, items: Callable[..., replay.Replay]) -> Runner:
     stack = env.n if isinstance(env, FrameStack) else 1
-    draw = replay.prioritised() if config.prioritized else replay.uniform()
+    draw = replay.prioritized() if config.prioritized else replay.uniform()
     buffer = items(stack=stack, draw=draw, rows_per_insert=config.rollout_length)
     return OffPolicy(
         agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines),

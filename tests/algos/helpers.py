@@ -1,4 +1,7 @@
-"""What the tests of the algorithms share: a made-up rollout, a network by hand, and training on a small task."""
+"""Helpers of the tests of the algorithms: a made-up rollout, a network by hand.
+
+And training on a small task.
+"""
 
 import inspect
 from types import SimpleNamespace
@@ -26,7 +29,9 @@ def dense(layer, x):
 
 
 def forward(params, obs):
-    """Logits [n, actions] and values [n] of observations [n, d] by separate networks of one tanh layer."""
+    """Logits [n, actions] and values [n] of observations [n, d] by separate networks of one tanh
+    layer.
+    """
     outputs = []
     for part, head in (("actor", "policy"), ("critic", "value")):
         hidden = np.tanh(dense(params[part]["trunk"]["params"]["torso"]["dense_0"], obs))
@@ -44,31 +49,53 @@ def wide(tree):
 
 
 def made_up(make_agent, *configs):
-    """A state, a rollout of a masked policy that was somewhat different, and the compiled `learn` of each config."""
-    rng, (T, B), actions = np.random.default_rng(0), (7, 3), 4
+    """A state, a rollout of a masked policy that was somewhat different.
+
+    And the compiled `learn` of each config.
+    """
+    rng = np.random.default_rng(0)
+    (T, B) = (7, 3)
+    actions = 4
     env_spec = EnvSpec(Box(-9.0, 9.0, (2,)), Discrete(actions), masked=True)
     agents = [make_agent(config, env_spec) for config in configs]
-    hyper = hypers(configs[0])._replace(entropy_weight=jnp.float32(0.1), max_grad_norm=jnp.float32(1e3))
+    hyper = hypers(configs[0])._replace(
+        entropy_weight=jnp.float32(0.1), max_grad_norm=jnp.float32(1e3)
+    )
     state = jax.jit(agents[0].init)(jax.random.key(0), hyper)
     mask = rng.random((T, B, actions)) < 0.7
     action = rng.integers(0, actions, (T, B)).astype(np.int32)
     np.put_along_axis(mask, action[..., None], True, axis=-1)
     obs, following = rng.normal(size=(2, T, B, 2)).astype(np.float32)
     dead, late = rng.random((2, T, B)) < 0.3
-    uniform = -np.log(mask.sum(-1))                             # what the fresh policy gives, nearly
+    # what the fresh policy gives, nearly
+    uniform = -np.log(mask.sum(-1))
     extras = {"log_prob": (uniform + 0.3 * rng.normal(size=(T, B))).astype(np.float32)}
-    batch = Trajectory(Input(obs, dead | late, mask), action, extras, rng.normal(size=(T, B)).astype(np.float32), dead,
-                       late & ~dead, Input(following, np.zeros((T, B), bool), mask), carry0=())
-    return SimpleNamespace(state=state, hyper=hyper, batch=batch, learn=[jax.jit(agent.learn) for agent in agents])
+    batch = Trajectory(
+        Input(obs, dead | late, mask),
+        action,
+        extras,
+        rng.normal(size=(T, B)).astype(np.float32),
+        dead,
+        late & ~dead,
+        Input(following, np.zeros((T, B), bool), mask),
+        carry0=(),
+    )
+    return SimpleNamespace(
+        state=state, hyper=hyper, batch=batch, learn=[jax.jit(agent.learn) for agent in agents]
+    )
 
 
 def slopes(loss, params):
-    """Central differences of loss(params) in every parameter, as a list of arrays in the order of the leaves."""
+    """Central differences of loss(params) in every parameter, as a list of arrays in the order of
+    the leaves.
+    """
     leaves, treedef = jax.tree.flatten(wide(params))
-    base, gradient = treedef.unflatten(leaves), [np.zeros_like(x) for x in leaves]
+    base = treedef.unflatten(leaves)
+    gradient = [np.zeros_like(x) for x in leaves]
     for g, x in zip(gradient, leaves):
         for i in np.ndindex(x.shape):
-            at, h = x[i], 1e-5
+            at = x[i]
+            h = 1e-5
             x[i] = at + h
             up = loss(base)
             x[i] = at - h
@@ -86,13 +113,19 @@ def train(algorithm, name, updates=100, wrap=lambda env: env, seed=0, env_settin
     env = wrap(env)
     known = inspect.signature(algorithm.config).parameters
     config = algorithm.config(**{key: value for key, value in settings.items() if key in known})
-    runner = DRIVERS[algorithm.experience](algorithm.make_agent(config, spec(env, params)), env, params, config, {})
+    runner = DRIVERS[algorithm.experience](
+        algorithm.make_agent(config, spec(env, params)), env, params, config, {}
+    )
     advance = jax.jit(runner.advance)
     state = jax.jit(runner.init)(jax.random.key(seed), hypers(config), updates)
     kinds = jax.eval_shape(lambda state: state, state)
     state, _ = advance(state, updates - updates // 5)
     state, metrics = advance(state, updates // 5)
-    assert jax.eval_shape(lambda state: state, state) == kinds and advance._cache_size() == 1 and state.alive
+    assert (
+        jax.eval_shape(lambda state: state, state) == kinds
+        and advance._cache_size() == 1
+        and state.alive
+    )
     return SimpleNamespace(config=config, env=env, runner=runner, state=state, metrics=metrics)
 
 

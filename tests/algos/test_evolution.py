@@ -32,7 +32,10 @@ class WalkParams(NamedTuple):
 
 @dataclass(frozen=True)
 class Walk(Environment):
-    """x' = pull x + (u, -u^2 / 2), paid -|x - (1, 0)|, until x_0 > `edge`. `far`: how much a start differs."""
+    """x' = pull x + (u, -u^2 / 2), paid -|x - (1, 0)|, until x_0 > `edge`.
+
+    `far`: how much a start differs.
+    """
 
     far: float = 0.0
     edge: float = 1.2
@@ -47,7 +50,14 @@ class Walk(Environment):
         u = action[0]
         x = params.pull * state.x + jnp.stack([u, -0.5 * u * u])
         reward = -jnp.abs(x[0] - 1.0) - jnp.abs(x[1])
-        return x, WalkState(x), jnp.where(u > self.broken, jnp.nan, reward), x[0] > self.edge, jnp.bool_(False), {}
+        return (
+            x,
+            WalkState(x),
+            jnp.where(u > self.broken, jnp.nan, reward),
+            x[0] > self.edge,
+            jnp.bool_(False),
+            {},
+        )
 
     def observation_space(self, params):
         return Box(-np.inf, np.inf, (2,))
@@ -83,7 +93,9 @@ def vector(params):
 
 def play(kernel, bias, normal):
     """Fitness, steps and observations of one candidate. normal: (mean, deviation) or None."""
-    x, total, seen = np.array([-0.3, 5.0]), 0.0, []
+    x = np.array([-0.3, 5.0])
+    total = 0.0
+    seen = []
     for _ in range(LIMIT):
         seen.append(x)
         y = x if normal is None else np.clip((x - normal[0]) / normal[1], -10.0, 10.0)
@@ -100,18 +112,26 @@ def candidates(strategy, state):
     ids = np.arange(8, dtype=np.int32)
     kernel, bias = vector(jax.jit(strategy.ask)(state.agent, state.hyper, ids).params)
     center = vector(state.agent.params)
-    return (kernel, bias), tuple((x - c) / float(state.hyper.sigma) for x, c in zip((kernel, bias), center))
+    return (kernel, bias), tuple(
+        (x - c) / float(state.hyper.sigma) for x, c in zip((kernel, bias), center)
+    )
 
 
 def es_step(theta, opt, fitness, noise, hyper):
     """Algorithm 2 with ranks, weight decay and Adam (b1 .9, b2 .999, eps 1e-8); no ties here."""
     ranks = np.argsort(np.argsort(fitness)) / (len(fitness) - 1) - 0.5
     m, v, t = opt or ([np.zeros_like(x) for x in theta], [np.zeros_like(x) for x in theta], 0)
-    t, new = t + 1, []
+    t = t + 1
+    new = []
     for i, (x, e) in enumerate(zip(theta, noise)):
         g = -np.tensordot(ranks, e, 1) / len(fitness) + hyper["weight_decay"] * x
         m[i], v[i] = 0.9 * m[i] + 0.1 * g, 0.999 * v[i] + 0.001 * g * g
-        new.append(x - hyper["learning_rate"] * (m[i] / (1 - 0.9**t)) / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8))
+        new.append(
+            x
+            - hyper["learning_rate"]
+            * (m[i] / (1 - 0.9**t))
+            / (np.sqrt(v[i] / (1 - 0.999**t)) + 1e-8)
+        )
     return new, (m, v, t)
 
 
@@ -120,8 +140,11 @@ def ars_step(theta, opt, fitness, noise, hyper, top=2):
     r = fitness.reshape(-1, 2)
     kept = sorted(range(len(r)), key=lambda k: -max(r[k]))[:top]
     sigma = np.std([r[k] for k in kept])
-    return [x + hyper["learning_rate"] / (top * sigma) * sum((r[k, 0] - r[k, 1]) * e[2 * k] for k in kept)
-            for x, e in zip(theta, noise)], None
+    return [
+        x
+        + hyper["learning_rate"] / (top * sigma) * sum((r[k, 0] - r[k, 1]) * e[2 * k] for k in kept)
+        for x, e in zip(theta, noise)
+    ], None
 
 
 LINEAR = NetworkConfig(hidden=())
@@ -134,17 +157,24 @@ CASES = {
 @cache
 def case(name):
     algorithm, settings, step = CASES[name]
-    config, strategy, runner = learner(algorithm, population=8, block_size=4, sigma=0.3, normalize_observation=True,
-                                       **settings)
+    config, strategy, runner = learner(
+        algorithm, population=8, block_size=4, sigma=0.3, normalize_observation=True, **settings
+    )
     return config, strategy, runner, jax.jit(runner.advance), step
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_generations_are_the_loop(name):
-    """Three of them: statistics are frozen within a generation and hold all that was seen before it."""
+    """Three of them.
+
+    Statistics are frozen within a generation and hold all that was seen before it.
+    """
     config, strategy, runner, advance, step = case(name)
     hyper = {key: getattr(config, key) for key in hypers(config)._fields}
-    state, opt, seen, reals = begun(config, runner), None, [], []
+    state = begun(config, runner)
+    opt = None
+    seen = []
+    reals = []
     for _ in range(3):
         (kernels, biases), noise = candidates(strategy, state)
         normal = (np.mean(seen, 0), np.std(seen, 0)) if seen else (np.zeros(2), np.ones(2))
@@ -171,7 +201,9 @@ def test_weights_of_the_worked_examples():
     noise = np.array([1.0, -2.0, 0.5])
     np.testing.assert_allclose(es.weights(FITNESS) @ noise, -0.316667, rtol=1e-5)
     np.testing.assert_allclose(0.02 * ars.weights(FITNESS, top=2) @ noise, -0.0574486, rtol=1e-5)
-    np.testing.assert_allclose(ars.weights(FITNESS, top=2), np.array([0.0, 12.0, -1.0]) / (2 * 4.264681), rtol=1e-5)
+    np.testing.assert_allclose(
+        ars.weights(FITNESS, top=2), np.array([0.0, 12.0, -1.0]) / (2 * 4.264681), rtol=1e-5
+    )
 
 
 def test_ars_takes_no_step_where_all_returns_are_equal():
@@ -182,9 +214,14 @@ def test_ars_starts_from_a_linear_policy_of_zeros():
     config, strategy, runner = learner(ars.ARS)
     params = jax.jit(strategy.init)(jax.random.key(0), hypers(config)).params
     assert all((leaf == 0).all() for leaf in vector(params))
-    deep = ars.make_strategy(ars.Config(network=NetworkConfig(hidden=(4,), log_std=-1.0)), spec(runner.env.env))
+    deep = ars.make_strategy(
+        ars.Config(network=NetworkConfig(hidden=(4,), log_std=-1.0)), spec(runner.env.env)
+    )
     params = jax.jit(deep.init)(jax.random.key(0), hypers(config)).params
-    assert all((leaf == 0).all() for leaf in vector(params)) and params["policy"]["params"]["log_std"] == -1.0
+    assert (
+        all((leaf == 0).all() for leaf in vector(params))
+        and params["policy"]["params"]["log_std"] == -1.0
+    )
     assert np.any(params["trunk"]["params"]["torso"]["dense_0"]["kernel"] != 0)
 
 
@@ -194,16 +231,24 @@ def test_ars_starts_from_a_linear_policy_of_zeros():
 def test_candidates_of_a_pair_are_mirrored_and_do_not_depend_on_their_block():
     config, strategy, runner, _, _ = case("es")
     state = begun(config, runner).agent._replace(generation=jnp.int32(7))
-    ask, hyper, ids = jax.jit(strategy.ask), hypers(config), np.arange(12, dtype=np.int32)
+    ask = jax.jit(strategy.ask)
+    hyper = hypers(config)
+    ids = np.arange(12, dtype=np.int32)
     whole = ask(state, hyper, ids)
     center = vector(state.params)
     for x, c in zip(vector(whole.params), center):
-        np.testing.assert_allclose(x[::2] + x[1::2], np.broadcast_to(2 * c, x[::2].shape), atol=1e-6)
+        np.testing.assert_allclose(
+            x[::2] + x[1::2], np.broadcast_to(2 * c, x[::2].shape), atol=1e-6
+        )
     for block in (2, 6):
         parts = [ask(state, hyper, ids[i:i + block]).params for i in range(0, 12, block)]
-        jax.tree.map(lambda x, *y: np.testing.assert_array_equal(x, np.concatenate(y)), whole.params, *parts)
+        jax.tree.map(
+            lambda x, *y: np.testing.assert_array_equal(x, np.concatenate(y)), whole.params, *parts
+        )
     other = ask(state._replace(generation=jnp.int32(8)), hyper, ids)
-    assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(other.params)))
+    assert all(
+        np.any(a != b) for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(other.params))
+    )
 
 
 def test_a_pair_plays_from_its_own_starts_however_blocks_are_cut():
@@ -211,7 +256,8 @@ def test_a_pair_plays_from_its_own_starts_however_blocks_are_cut():
     found = {}
     for size in (2, 8):
         config, _, runner = learner(es.ES, env, population=8, block_size=size, episodes=3)
-        state, play = begun(config, runner, sigma=0.0), jax.jit(runner.evaluate)
+        state = begun(config, runner, sigma=0.0)
+        play = jax.jit(runner.evaluate)
         blocks = [play(state, jnp.int32(block)).fitness for block in range(runner.blocks)]
         found[size] = np.concatenate(blocks)
     np.testing.assert_allclose(found[2], found[8], rtol=1e-5)
@@ -225,7 +271,10 @@ def test_a_candidate_that_diverges_is_the_worst():
     config, _, runner = learner(es.ES, Walk(broken=0.05), population=8, sigma=0.3)
     state, metrics = jax.jit(runner.advance)(begun(config, runner), 5)
     assert 0 < metrics["diverged"] < 1 and metrics["nonfinite"] == 0 and state.alive
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent.params)) and state.progress.update == 5
+    assert (
+        all(np.isfinite(x).all() for x in jax.tree.leaves(state.agent.params))
+        and state.progress.update == 5
+    )
 
 
 def test_a_strategy_all_of_whose_candidates_diverge_stays_as_it_is():
@@ -238,16 +287,23 @@ def test_a_strategy_all_of_whose_candidates_diverge_stays_as_it_is():
 
 @pytest.mark.slow
 def test_a_fitness_is_the_mean_of_its_episodes():
-    """Of episodes that end at different steps, each of which counts to its own end."""
-    config, strategy, runner = learner(es.ES, Walk(far=1.0, edge=0.5), population=4, block_size=4, episodes=5)
+    """Episodes that end at different steps each count to their own end."""
+    config, strategy, runner = learner(
+        es.ES, Walk(far=1.0, edge=0.5), population=4, block_size=4, episodes=5
+    )
     state = begun(config, runner, sigma=0.0)
     result = jax.jit(runner.evaluate)(state, jnp.int32(0))
-    kernel, bias = (x[0] for x in vector(jax.jit(strategy.ask)(state.agent, state.hyper, jnp.arange(4)).params))
+    kernel, bias = (
+        x[0] for x in vector(jax.jit(strategy.ask)(state.agent, state.hyper, jnp.arange(4)).params)
+    )
     assert len(set(np.asarray(result.steps).tolist())) == 2 and result.steps.max() < 5 * LIMIT
     key = jax.random.fold_in(jax.random.fold_in(state.key, 0), 1)                  # of pair 1
     world, first = runner.env.init(jax.random.split(key)[0], runner.params)
     assert kernel.shape == (32, 1) and bias.shape == (1,)
-    returns, steps, obs, carry = np.zeros(5), np.zeros(5), first, ()
+    returns = np.zeros(5)
+    steps = np.zeros(5)
+    obs = first
+    carry = ()
     done = np.zeros(5, bool)
     actor = strategy.actor(state.agent)
     for _ in range(LIMIT):
@@ -255,19 +311,37 @@ def test_a_fitness_is_the_mean_of_its_episodes():
         world, after = runner.env.step(jax.random.key(0), world, action)
         returns += np.where(done, 0.0, after.reward)
         steps += ~done
-        done, obs = done | np.asarray(after.terminated), after.input
+        done = done | np.asarray(after.terminated)
+        obs = after.input
     np.testing.assert_allclose(result.fitness[2:], returns.mean(), rtol=1e-4)
     np.testing.assert_array_equal(result.steps[2:], steps.sum())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env, words", [
-    ("cartpole", ["algo.network.recurrent=gru", "algo.network.recurrent_size=8"]),
-    ("pendulum", ["algo.sample_actions=true", "algo.normalize_observation=true", "env.time_limit=20"]),
-    ("probe-multidiscrete", []), ("masked-bandit", [])], ids=["gru", "sampled", "multidiscrete", "masked"])
+@pytest.mark.parametrize(
+    "env, words",
+    [
+        ("cartpole", ["algo.network.recurrent=gru", "algo.network.recurrent_size=8"]),
+        (
+            "pendulum",
+            ["algo.sample_actions=true", "algo.normalize_observation=true", "env.time_limit=20"],
+        ),
+        ("probe-multidiscrete", []),
+        ("masked-bandit", []),
+    ],
+    ids=["gru", "sampled", "multidiscrete", "masked"],
+)
 def test_any_policy_evolves(env, words):
-    config = jaxrl.compose(["algo=es", f"env={env}", "preset=none", "algo.population=4", "algo.network.hidden=[4]",
-                            *words])
+    config = jaxrl.compose(
+        [
+            "algo=es",
+            f"env={env}",
+            "preset=none",
+            "algo.population=4",
+            "algo.network.hidden=[4]",
+            *words,
+        ]
+    )
     runner = jaxrl.make_runner(config)
     state = jax.jit(runner.init)(jax.random.key(0), hypers(config.agent), 3)
     after, metrics = jax.jit(runner.advance)(state, 2)

@@ -1,4 +1,7 @@
-"""PQN: an update against a loop in NumPy, values known in closed form, the epochs it makes, bad input."""
+"""PQN.
+
+An update against a loop in NumPy, values known in closed form, the epochs it makes, bad input.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +27,7 @@ SMALL = TrunkConfig(hidden=(8,), layer_norm=True)
 
 
 def values_by_hand(params, obs):
-    """Q [n, A] of one tanh layer, normalised before the tanh (Ba et al. 2016, eq. 3)."""
+    """Q [n, A] of one tanh layer, normalized before the tanh (Ba et al. 2016, eq. 3)."""
     torso = params["trunk"]["params"]["torso"]
     x = dense(torso["dense_0"], obs)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
@@ -34,8 +37,15 @@ def values_by_hand(params, obs):
 
 def test_an_update_is_the_loop(T=7, B=3, A=4):
     """One epoch of one minibatch: its gradient, and Adam's first step."""
-    config = pqn.Config(network=SMALL, epochs=1, minibatches=1, learning_rate=0.1, lam=0.8, gamma=0.9,
-                        max_grad_norm=1e9)
+    config = pqn.Config(
+        network=SMALL,
+        epochs=1,
+        minibatches=1,
+        learning_rate=0.1,
+        lam=0.8,
+        gamma=0.9,
+        max_grad_norm=1e9,
+    )
     rng = np.random.default_rng(0)
     agent = pqn.make_agent(config, EnvSpec(Box(-9.0, 9.0, (2,)), Discrete(A), masked=True))
     hyper = hypers(config)
@@ -47,11 +57,14 @@ def test_an_update_is_the_loop(T=7, B=3, A=4):
     reward = rng.normal(size=(T, B)).astype(np.float32)
     dead, late = rng.random((2, T, B)) < 0.25
     late &= ~dead
-    batch = Trajectory(Input(obs, dead, mask[0]), action, {}, reward, dead, late, Input(final, dead, mask[1]), ())
+    batch = Trajectory(
+        Input(obs, dead, mask[0]), action, {}, reward, dead, late, Input(final, dead, mask[1]), ()
+    )
     fixed = wide(state.params)
     later = values_by_hand(fixed, flat(final))
     best = np.where(flat(mask[1]), later, -np.inf).max(-1).reshape(T, B)
-    target, G = np.zeros((T, B)), np.zeros(B)
+    target = np.zeros((T, B))
+    G = np.zeros(B)
     for t in reversed(range(T)):
         for b in range(B):
             if dead[t, b]:
@@ -63,14 +76,18 @@ def test_an_update_is_the_loop(T=7, B=3, A=4):
         target[t] = G
 
     def loss(params):
-        q = np.take_along_axis(values_by_hand(params, flat(obs)), flat(action)[:, None], axis=1)[:, 0]
+        q = np.take_along_axis(values_by_hand(params, flat(obs)), flat(action)[:, None], axis=1)[
+            :, 0
+        ]
         return 0.5 * ((q - flat(target)) ** 2).mean()
 
     new, metrics, feedback = jax.jit(agent.learn)(state, hyper, batch, 0.0, jax.random.key(1))
     assert feedback == ()
     np.testing.assert_allclose(metrics["loss"], loss(fixed), rtol=2e-5)
     gradient = slopes(loss, state.params)
-    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(sum((g**2).sum() for g in gradient)), rtol=1e-3)
+    np.testing.assert_allclose(
+        metrics["grad_norm"], np.sqrt(sum((g**2).sum() for g in gradient)), rtol=1e-3
+    )
     for g, before, after in zip(gradient, jax.tree.leaves(fixed), jax.tree.leaves(new.params)):
         np.testing.assert_allclose(after, before - 0.1 * g / (np.abs(g) + 1e-5), atol=2e-3)
 
@@ -106,7 +123,10 @@ def test_bootstraps_through_a_time_limit():
 def test_no_illegal_action_ever():
     """`train` asserts that the learner is alive; an illegal action would have paid NaN."""
     learner = train(pqn.PQN, "masked-bandit", 150, wrap=Fatal, gamma=0.5, **QUICK)
-    assert learner.metrics["return_mean"] / learner.env.time_limit > 0.75 * learner.env.unwrapped.optimal_reward
+    assert (
+        learner.metrics["return_mean"] / learner.env.time_limit
+        > 0.75 * learner.env.unwrapped.optimal_reward
+    )
 
 
 # -------------------------------------------------------------------- settings
@@ -121,12 +141,21 @@ def test_a_recurrent_network_remembers():
     assert learner.metrics["return_mean"] > 0.9             # 0 without memory
 
 
-@pytest.mark.parametrize("words, text", [
-    (["env=pendulum"], "pqn needs a discrete action space, pendulum has"),
-    (["algo.minibatches=7"], r"num_envs x rollout_length = 16 x 128 = 2,048 does not divide into 7 minibatches. "
-                             "Nearest: 4, 8"),
-    (["algo.network.recurrent=gru", "algo.minibatches=3"], "num_envs = 16 does not divide into 3 minibatches"),
-])
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["env=pendulum"], "pqn needs a discrete action space, pendulum has"),
+        (
+            ["algo.minibatches=7"],
+            r"num_envs x rollout_length = 16 x 128 = 2,048 does not divide into 7 minibatches. "
+            "Nearest: 4, 8",
+        ),
+        (
+            ["algo.network.recurrent=gru", "algo.minibatches=3"],
+            "num_envs = 16 does not divide into 3 minibatches",
+        ),
+    ],
+)
 def test_bad_input(words, text):
     with pytest.raises(UserError, match=text):
         jaxrl.compose(["algo=pqn", "env=cartpole", *words])

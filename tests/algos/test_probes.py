@@ -1,6 +1,7 @@
 """Every policy-gradient algorithm of the table against values known in closed form.
 
-Does it see the reward, the observation, the discount, the action, the mask, and what a time limit is?
+Does it see the reward, the observation, the discount, the action, the mask, and what a time limit
+is?
 """
 
 import dataclasses
@@ -15,10 +16,20 @@ from jaxrl.registry import algorithm, algorithms
 from tests import reference
 from tests.algos.helpers import SMALL, train, values
 
-POLICY_GRADIENTS = [name for name in algorithms() if issubclass(algorithm(name).config, PolicyGradientConfig)]
-COMMON = {"num_envs": 16, "rollout_length": 16, "learning_rate": 0.01, "learning_rate_end": 0.02, "lam": 0.9,
-          "entropy_weight": 0.0, "network": SMALL}
-OWN = {"ppo": {}, "a2c": {"updates": 400}, "pg": {"updates": 400}}        # an algorithm without a line here fails
+POLICY_GRADIENTS = [
+    name for name in algorithms() if issubclass(algorithm(name).config, PolicyGradientConfig)
+]
+COMMON = {
+    "num_envs": 16,
+    "rollout_length": 16,
+    "learning_rate": 0.01,
+    "learning_rate_end": 0.02,
+    "lam": 0.9,
+    "entropy_weight": 0.0,
+    "network": SMALL,
+}
+# an algorithm without a line here fails
+OWN = {"ppo": {}, "a2c": {"updates": 400}, "pg": {"updates": 400}}
 
 
 class Blind(Wrapper):
@@ -34,7 +45,14 @@ class Fatal(Wrapper):
 
     def step(self, key, state, action, params):
         obs, state, reward, terminated, truncated, info = super().step(key, state, action, params)
-        return obs, state, jnp.where(info["illegal"] > 0, jnp.nan, reward), terminated, truncated, info
+        return (
+            obs,
+            state,
+            jnp.where(info["illegal"] > 0, jnp.nan, reward),
+            terminated,
+            truncated,
+            info,
+        )
 
 
 @pytest.fixture(params=POLICY_GRADIENTS)
@@ -46,9 +64,15 @@ def trained(algo, name, **settings):
     return train(algorithm(algo), name, **{**COMMON, **OWN[algo], **settings})
 
 
-@pytest.mark.parametrize("name, continuous, tolerance", [
-    ("probe-observation", False, 0.05), ("probe-discount", False, 0.05), ("probe-both", False, 0.05),
-    ("probe-both", True, 0.1)])
+@pytest.mark.parametrize(
+    "name, continuous, tolerance",
+    [
+        ("probe-observation", False, 0.05),
+        ("probe-discount", False, 0.05),
+        ("probe-both", False, 0.05),
+        ("probe-both", True, 0.1),
+    ],
+)
 def test_probe(algo, name, continuous, tolerance):
     learner = trained(algo, name, gamma=0.5, env_settings={"continuous": continuous},
                       network=dataclasses.replace(SMALL, log_std=-1.0))
@@ -69,12 +93,17 @@ def test_masked_bandit(algo):
     No illegal action, ever: `train` asserts that the learner is alive.
     """
     learner = trained(algo, "masked-bandit", wrap=Fatal)
-    mean, env = learner.metrics["return_mean"] / learner.env.time_limit, learner.env.unwrapped
+    mean = learner.metrics["return_mean"] / learner.env.time_limit
+    env = learner.env.unwrapped
     assert 0.97 * env.optimal_reward < mean < 1.03 * env.optimal_reward
 
 
 TRUNCATION = {"gamma": 0.98, "lam": 0.95, "learning_rate": 0.1, "clip_value": False}
-CUT = {"ppo": {"updates": 150}, "a2c": {"updates": 1000, "max_grad_norm": 10.0}, "pg": {"updates": 1000}}
+CUT = {
+    "ppo": {"updates": 150},
+    "a2c": {"updates": 1000, "max_grad_norm": 10.0},
+    "pg": {"updates": 1000},
+}
 
 
 def test_bootstraps_through_a_time_limit(algo):
@@ -83,10 +112,19 @@ def test_bootstraps_through_a_time_limit(algo):
 
 
 def test_the_truncation_probe_catches_the_classical_mistake():
-    """Who takes the cut for an end finds the V that makes the mean GAE zero: far from 50, below 7.46."""
-    value, _ = values(trained("ppo", "probe-truncation", wrap=Blind, **TRUNCATION | CUT["ppo"]), [[0.0]])
-    one, last = np.ones((8, 1)), np.arange(8)[:, None] == 7
-    mean = lambda v: reference.gae(one, v * one, v * one, last, ~last & False, 0.98, 0.95).mean()
+    """A learner that takes the cut for an end finds the V that makes the mean GAE zero.
+
+    Far from 50, below 7.46.
+    """
+    value, _ = values(
+        trained("ppo", "probe-truncation", wrap=Blind, **TRUNCATION | CUT["ppo"]), [[0.0]]
+    )
+    one = np.ones((8, 1))
+    last = np.arange(8)[:, None] == 7
+
+    def mean(v):
+        return reference.gae(one, v * one, v * one, last, ~last & False, 0.98, 0.95).mean()
+
     wrong = mean(0.0) / (mean(0.0) - mean(1.0))
     np.testing.assert_allclose(value[0], wrong, rtol=0.02)
     assert wrong < (1 - 0.98**8) / (1 - 0.98)

@@ -1,4 +1,7 @@
-"""exploration.py: counts of what is chosen, the papers' formulas, and noise with the statistics that it promises."""
+"""exploration.py: counts of what is chosen, the papers' formulas.
+
+And noise with the statistics that it promises.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +14,25 @@ from hypothesis import strategies as st
 from envs_jax import spaces
 from jaxrl.blocks import exploration
 
-close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-6} | kw)
+
+def close(got, want, **kw):
+    return np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-6} | kw)
+
+
 key = jax.random.key(0)
 
-choose, greedy = jax.jit(exploration.epsilon_greedy), jax.jit(exploration.greedy)
+choose = jax.jit(exploration.epsilon_greedy)
+greedy = jax.jit(exploration.greedy)
 ladder = jax.jit(exploration.epsilon_ladder, static_argnums=1)
 
 
 # ---- discrete actions
 
+
 def test_epsilon_greedy_chooses_with_its_probabilities():
-    """Greedy 1 - eps + eps / legal, another legal one eps / legal, each slot by its own epsilon and mask."""
+    """Greedy 1 - eps + eps / legal, another legal one eps / legal, each slot by its own epsilon and
+    mask.
+    """
     n = 40_000
     masks = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 1, 1], [0, 0, 0, 1, 0]], bool)
     q = np.tile(np.float32([9, 1, 9, 2, 0]), (3, n, 1))
@@ -39,7 +50,10 @@ def test_epsilon_greedy_without_a_mask():
     q = np.tile(np.float32([0, 3, 1]), (40_000, 1))
     actions = np.asarray(choose(key, q, 0.3))
     assert actions.dtype == np.int32
-    assert scipy.stats.chisquare(np.bincount(actions), 40_000 * np.array([0.1, 0.8, 0.1])).pvalue > 1e-3
+    assert (
+        scipy.stats.chisquare(np.bincount(actions), 40_000 * np.array([0.1, 0.8, 0.1])).pvalue
+        > 1e-3
+    )
     np.testing.assert_array_equal(choose(key, q, 0.0), 1)
     assert scipy.stats.chisquare(np.bincount(choose(key, q, 1.0))).pvalue > 1e-3
 
@@ -57,15 +71,20 @@ def test_never_an_illegal_action(seed, epsilon, scale):
     for actions in (greedy(q, mask), choose(jax.random.key(seed), q, epsilon, mask)):
         assert mask[np.arange(16), np.asarray(actions)].all()
     if scale == 1.0:
-        want = [max(np.flatnonzero(legal), key=lambda a, row=row: row[a]) for row, legal in zip(q[1:], mask[1:])]
+        want = [
+            max(np.flatnonzero(legal), key=lambda a, row=row: row[a])
+            for row, legal in zip(q[1:], mask[1:])
+        ]
         np.testing.assert_array_equal(greedy(q, mask)[1:], want)
 
 
 def test_epsilon_ladder():
     close(ladder(jnp.arange(8), 8), [0.4 ** (1 + 7 * i / 7) for i in range(8)])
     close(ladder(jnp.arange(4), 4, 0.5, 3.0), [0.5, 0.25, 0.125, 0.0625])
-    close(ladder(jnp.arange(1), 1), [0.4])                                     # one actor: no division by 0
-    close(ladder(jnp.array([[3, 0]]), 4, 0.5, 3.0), [[0.0625, 0.5]])           # any slots, of any shape
+    # one actor: no division by 0
+    close(ladder(jnp.arange(1), 1), [0.4])
+    # any slots, of any shape
+    close(ladder(jnp.array([[3, 0]]), 4, 0.5, 3.0), [[0.0625, 0.5]])
 
 
 # ---- continuous actions
@@ -85,7 +104,8 @@ def test_uniform_actions_of_a_box():
 
 
 def test_perturb_is_a_clip(rng):
-    action, noise = rng.uniform(size=(5, 3)).astype(np.float32) * (high - low) + low, rng.normal(size=(5, 3))
+    action = rng.uniform(size=(5, 3)).astype(np.float32) * (high - low) + low
+    noise = rng.normal(size=(5, 3))
     got = exploration.perturb(jnp.asarray(action), jnp.asarray(noise, jnp.float32), low, high)
     for i in np.ndindex(5, 3):
         want = action[i] + noise[i] * (high[i[1]] - low[i[1]]) / 2
@@ -99,12 +119,16 @@ def ar1_path(key, first, rho, sigma):
     def step(state, now):
         return exploration.ar1_noise(state, now[0], now[1], rho=rho, sigma=sigma)
 
-    return jax.lax.scan(step, jnp.zeros((*first.shape[1:], 2)), (jax.random.split(key, len(first)), first))[1]
+    return jax.lax.scan(
+        step, jnp.zeros((*first.shape[1:], 2)), (jax.random.split(key, len(first)), first)
+    )[1]
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.95])
 def test_ar1_noise_is_as_wide_and_as_correlated_as_promised(rho):
-    """Standard deviation sigma at every step from the first, correlation rho^k at lag k, none across episodes."""
+    """Standard deviation sigma at every step from the first, correlation rho^k at lag k, none
+    across episodes.
+    """
     first = np.zeros((6, 20_000), bool)
     first[0] = first[3] = True
     noise = np.asarray(ar1_path(key, first, rho, 0.3)).reshape(6, -1)
@@ -116,7 +140,8 @@ def test_ar1_noise_is_as_wide_and_as_correlated_as_promised(rho):
 
 
 def test_ar1_noise_is_the_recursion(rng):
-    state, first = rng.normal(size=(3, 2, 2)).astype(np.float32), np.array([False, True, False])
+    state = rng.normal(size=(3, 2, 2)).astype(np.float32)
+    first = np.array([False, True, False])
     eps = np.asarray(jax.random.normal(key, state.shape))
     got, noise = exploration.ar1_noise(jnp.asarray(state), key, first, rho=0.9, sigma=0.2)
     for b in range(3):
@@ -126,12 +151,16 @@ def test_ar1_noise_is_the_recursion(rng):
 
 def test_members_may_differ(rng):
     """Under vmap, with strict promotion of ranks."""
-    q, first = rng.normal(size=(4, 3)).astype(np.float32), np.array([True, False, False, True])
+    q = rng.normal(size=(4, 3)).astype(np.float32)
+    first = np.array([True, False, False, True])
     action = jnp.asarray(rng.uniform(size=(4, 3)), jnp.float32)
 
     def all_of_them(x):
-        return (exploration.epsilon_greedy(key, q, x, q < 2), exploration.epsilon_ladder(jnp.arange(4), 4, x, x),
-                exploration.ar1_noise(action, key, first, rho=x, sigma=x))
+        return (
+            exploration.epsilon_greedy(key, q, x, q < 2),
+            exploration.epsilon_ladder(jnp.arange(4), 4, x, x),
+            exploration.ar1_noise(action, key, first, rho=x, sigma=x),
+        )
 
     both = jax.jit(jax.vmap(all_of_them))(jnp.array([0.2, 0.9]))
     for i, x in enumerate((0.2, 0.9)):

@@ -29,16 +29,23 @@ def test_worked_numbers(progress, linear, cosine, exponential):
 def test_stays_between_its_ends_and_outside_them_still(progress, end_fraction, schedule):
     value = float(schedule(3.0, end_fraction, progress))
     assert 3.0 * end_fraction * (1 - 1e-6) <= value <= 3.0 * (1 + 1e-6)
-    assert value == pytest.approx(float(schedule(3.0, end_fraction, min(max(progress, 0.0), 1.0))), rel=1e-6)
-    assert float(schedule(3.0, 1.0, progress)) == 3.0                                  # end_fraction 1: a constant
+    assert value == pytest.approx(
+        float(schedule(3.0, end_fraction, min(max(progress, 0.0), 1.0))), rel=1e-6
+    )
+    # end_fraction 1: a constant
+    assert float(schedule(3.0, 1.0, progress)) == 3.0
 
 
 @pytest.mark.parametrize("schedule", ALL)
 def test_traced(schedule):
-    start, end, progress = jnp.array([1.0, 2.0]), jnp.array([0.5, 0.1]), jnp.array([0.3, 0.9])
+    start = jnp.array([1.0, 2.0])
+    end = jnp.array([0.5, 0.1])
+    progress = jnp.array([0.3, 0.9])
     got = jax.jit(jax.vmap(schedule))(start, end, progress)
     assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, [float(schedule(*map(float, x))) for x in zip(start, end, progress)], rtol=1e-6)
+    np.testing.assert_allclose(
+        got, [float(schedule(*map(float, x))) for x in zip(start, end, progress)], rtol=1e-6
+    )
 
 
 def test_linear_to_zero_ends_at_exactly_zero():

@@ -28,13 +28,19 @@ def test_large(n):
     assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order), np.arange(n))
     assert abs(np.corrcoef(order, np.arange(n))[0, 1]) < 5 / np.sqrt(n)
-    assert (order[:-1] < order[1:]).mean() == pytest.approx(0.5, abs=3 / np.sqrt(12 * n) + n / 2**22 * (n <= 2**13))
+    assert (order[:-1] < order[1:]).mean() == pytest.approx(
+        0.5, abs=3 / np.sqrt(12 * n) + n / 2**22 * (n <= 2**13)
+    )
 
 
-def test_ties_favour_nobody():
-    """At 8,192 items one in 64 shares its random bits: kept in order, 0.13 % too many neighbours would ascend."""
+def test_ties_favor_nobody():
+    """At 8,192 items one in 64 shares its random bits.
+
+    Kept in order, 0.13 % too many neighbors would ascend.
+    """
     orders = np.asarray(many(jax.random.split(jax.random.key(4), 256), 2**13))
-    assert (orders[:, :-1] < orders[:, 1:]).mean() == pytest.approx(0.5, abs=0.0006)          # three standard errors
+    # three standard errors
+    assert (orders[:, :-1] < orders[:, 1:]).mean() == pytest.approx(0.5, abs=0.0006)
 
 
 def test_all_orders_of_four_are_equally_likely():
@@ -46,7 +52,8 @@ def test_all_orders_of_four_are_equally_likely():
 
 
 def test_every_position_is_uniform():
-    n, draws = 20, 20_000
+    n = 20
+    draws = 20_000
     orders = np.asarray(many(jax.random.split(jax.random.key(2), draws), n))
     counts = np.stack([np.bincount(orders[:, i], minlength=n) for i in range(n)])
     statistic = ((counts - draws / n) ** 2 / (draws / n)).sum()

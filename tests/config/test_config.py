@@ -257,9 +257,9 @@ class Strong(Pendulum):
     (("algo=PPO", "env=cartpole"), 'unknown algo "PPO". Did you mean: ppo?   (jaxrl list algos)'),
     (("algo=ppo", "env=CartPol"), 'unknown env "CartPol". Did you mean: cartpole?   (jaxrl list envs)'),
     (("algo.learning_rte=1",), 'unknown key "algo.learning_rte" for ppo. '
-                               "Did you mean: algo.learning_rate (default 2.5e-4, optimiser's step size)?"),
+                               "Did you mean: algo.learning_rate (default 2.5e-4, step size of the optimizer)?"),
     (("learning_rate=1",), 'unknown key "learning_rate". '
-                           "Did you mean: algo.learning_rate (default 2.5e-4, optimiser's step size)?"),
+                           "Did you mean: algo.learning_rate (default 2.5e-4, step size of the optimizer)?"),
     (("sead=1",), 'unknown key "sead". Did you mean: seed (default 0, random seed)?'),
     (("qqqqqq=1",), 'unknown key "qqqqqq".   (jaxrl train --help)'),
     (("algo.qqqqqq=1",), 'unknown key "algo.qqqqqq" for ppo.   (jaxrl list ppo)'),

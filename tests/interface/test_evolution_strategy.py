@@ -1,6 +1,9 @@
-"""An evolution strategy over the parameters of a PPO actor. Salimans et al. 2017, arXiv:1703.03864, algorithm 2.
+"""An evolution strategy over the parameters of a PPO actor. Salimans et al.
 
-Nothing but ids and fitness would travel: the noise of an id follows from the key of the run, the generation and the id.
+2017, arXiv:1703.03864, algorithm 2.
+
+Nothing but ids and fitness would travel: the noise of an id follows from the key of the run, the
+generation and the id.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +24,9 @@ from jaxrl.declare import hypers
 from jaxrl.evaluate import make_evaluate
 from jaxrl.types import Strategy
 
-POPULATION, GENERATIONS, LIMIT = 32, 25, 100
+POPULATION = 32
+GENERATIONS = 25
+LIMIT = 100
 
 
 class Hyper(NamedTuple):
@@ -47,7 +52,10 @@ def open_es(agent, new_actor):
     def noise(state, ids, size):
         """[n, size]: ids 2k and 2k + 1 are one direction and its opposite."""
         key = jax.random.fold_in(state.key, state.generation)
-        draw = lambda pair: jax.random.normal(jax.random.fold_in(key, pair), (size,))
+
+        def draw(pair):
+            return jax.random.normal(jax.random.fold_in(key, pair), (size,))
+
         return jnp.where(ids % 2 == 0, 1.0, -1.0)[:, None] * jax.vmap(draw)(ids // 2)
 
     def init(key, hyper):
@@ -60,7 +68,9 @@ def open_es(agent, new_actor):
         theta, unravel = ravel_pytree(state.center.params)
         perturbed = theta[None] + hyper.sigma * noise(state, ids, theta.size)
         params = jax.vmap(unravel)(perturbed)
-        rest = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), state.center._replace(params=()))
+        rest = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (len(ids), *x.shape)), state.center._replace(params=())
+        )
         return rest._replace(params=params)
 
     def tell(state, hyper, ids, fitness, statistics):
@@ -77,7 +87,9 @@ def open_es(agent, new_actor):
 
 @pytest.fixture(scope="module")
 def problem():
-    """(strategy, hyper, a fresh state, evaluate(actor, key) -> returns) of CartPole cut at LIMIT steps."""
+    """(strategy, hyper, a fresh state, evaluate(actor, key) -> returns) of CartPole cut at LIMIT
+    steps.
+    """
     env, params = make("cartpole", time_limit=LIMIT)
     config = ppo.Config(network=NetworkConfig(hidden=(8,)))
     agent = ppo.make_agent(config, spec(env, params))
@@ -94,7 +106,9 @@ def test_learns_cartpole(problem):
     @jax.jit
     def train(key):
         def generation(state, key):
-            fitness = jax.vmap(evaluate, (0, None))(strategy.ask(state, hyper, ids), key).mean(axis=-1)
+            fitness = jax.vmap(evaluate, (0, None))(strategy.ask(state, hyper, ids), key).mean(
+                axis=-1
+            )
             return strategy.tell(state, hyper, ids, fitness, ())
 
         run_key, last_key = jax.random.split(key)
@@ -107,24 +121,37 @@ def test_learns_cartpole(problem):
 
 def test_blocks_of_ids_give_the_same_actors_however_they_are_cut(problem):
     strategy, hyper, state, _ = problem
-    state, ids, ask = state._replace(generation=jnp.int32(7)), np.arange(12, dtype=np.int32), jax.jit(strategy.ask)
+    state = state._replace(generation=jnp.int32(7))
+    ids = np.arange(12, dtype=np.int32)
+    ask = jax.jit(strategy.ask)
     whole = ask(state, hyper, ids)
     for block in (1, 4, 6):
         parts = [ask(state, hyper, ids[i:i + block]) for i in range(0, 12, block)]
-        jax.tree.map(lambda x, *y: np.testing.assert_array_equal(x, np.concatenate(y)), whole, *parts)
+        jax.tree.map(
+            lambda x, *y: np.testing.assert_array_equal(x, np.concatenate(y)), whole, *parts
+        )
     other = ask(state._replace(generation=jnp.int32(8)), hyper, ids)
     assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(other)))
 
 
 def test_tell_is_the_paper_s_estimator(problem):
-    """Mirrored noise, the ranks of ALL returns, sum of rank times noise over 2n without the 1 / sigma."""
+    """Mirrored noise, the ranks of ALL returns, sum of rank times noise over 2n without the 1 /
+    sigma.
+    """
     strategy, hyper, state, _ = problem
     ids = np.arange(6, dtype=np.int32)
-    flat = lambda actors: np.concatenate([np.reshape(x, (6, -1)) for x in jax.tree.leaves(actors)], axis=1)
+
+    def flat(actors):
+        return np.concatenate([np.reshape(x, (6, -1)) for x in jax.tree.leaves(actors)], axis=1)
+
     center = jax.tree.map(lambda x: np.stack([x] * 6), state.center)
     noise = (flat(jax.jit(strategy.ask)(state, hyper, ids)) - flat(center)) / hyper.sigma
     np.testing.assert_allclose(noise[::2], -noise[1::2], atol=1e-5)
 
     ranks = np.array([-0.1, -0.3, 0.5, -0.5, 0.1, 0.3])
-    _, metrics = jax.jit(strategy.tell)(state, hyper, ids, jnp.array([3.0, 1.0, 10.0, -2.0, 4.0, 5.0]), ())
-    np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(ranks @ noise / 6), rtol=1e-4)
+    _, metrics = jax.jit(strategy.tell)(
+        state, hyper, ids, jnp.array([3.0, 1.0, 10.0, -2.0, 4.0, 5.0]), ()
+    )
+    np.testing.assert_allclose(
+        metrics["gradient_norm"], np.linalg.norm(ranks @ noise / 6), rtol=1e-4
+    )

@@ -1,6 +1,9 @@
-"""Behaviour cloning: an Agent whose Batch was made long ago. No environment, no driver, transitions as [1, B].
+"""Behavior cloning: an Agent whose Batch was made long ago.
 
-Of the logged arms [.6, .3, .1] that pay [0, 1, 2], cloning finds these very probabilities and earns 0.5.
+No environment, no driver, transitions as [1, B].
+
+Of the logged arms [.6, .3, .1] that pay [0, 1, 2], cloning finds these very probabilities and earns
+0.5.
 """
 
 from typing import NamedTuple
@@ -20,7 +23,8 @@ from jaxrl.blocks.schedules import linear
 from jaxrl.types import Agent, Input, Trajectory
 
 SPEC = EnvSpec(observation=Box(-1.0, 1.0, (1,)), action=Discrete(3))
-BEHAVIOUR, PAY = np.array([0.6, 0.3, 0.1]), np.array([0.0, 1.0, 2.0])
+BEHAVIOR = np.array([0.6, 0.3, 0.1])
+PAY = np.array([0.0, 1.0, 2.0])
 UPDATES = 20
 
 
@@ -33,7 +37,7 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-def behaviour_cloning(spec, epochs, minibatches):
+def behavior_cloning(spec, epochs, minibatches):
     network = actor_critic(NetworkConfig(hidden=(16,)), spec)
 
     def optimizer(hyper, progress=0.0):
@@ -44,7 +48,9 @@ def behaviour_cloning(spec, epochs, minibatches):
         return State(params, optimizer(hyper).init(params))
 
     def act(actor, inputs):
-        policy, _ = network.policy(actor, (), jax.tree.map(lambda x: x[None], network.reads(inputs)))
+        policy, _ = network.policy(
+            actor, (), jax.tree.map(lambda x: x[None], network.reads(inputs))
+        )
         return jax.tree.map(lambda x: x[0], policy)
 
     def explore(actor, hyper, carry, inputs, progress, key):
@@ -63,7 +69,9 @@ def behaviour_cloning(spec, epochs, minibatches):
             return State(optax.apply_updates(state.params, update), opt), {"loss": value}
 
         data = (network.reads(batch.input), batch.action)
-        state, metrics = sgd(step, state, (), data, key, epochs=epochs, minibatches=minibatches, sequences=False)
+        state, metrics = sgd(
+            step, state, (), data, key, epochs=epochs, minibatches=minibatches, sequences=False
+        )
         return state, metrics, ()
 
     return Agent(init, lambda state: state.params, lambda batch: (), explore, greedy, learn)
@@ -71,36 +79,44 @@ def behaviour_cloning(spec, epochs, minibatches):
 
 @pytest.fixture(scope="module")
 def cloned():
-    """(agent, actor, losses) after UPDATES passes over 1,000 logged pulls at observation 1 and as many, of the arms
-    in reverse, at observation -1."""
-    arms = np.repeat(np.arange(3), (1000 * BEHAVIOUR).astype(int))
+    """(agent, actor, losses) after UPDATES passes over 1,000 logged pulls at observation 1 and as
+    many, of the arms in reverse, at observation -1.
+    """
+    arms = np.repeat(np.arange(3), (1000 * BEHAVIOR).astype(int))
     action = np.int32(np.concatenate([arms, 2 - arms]))[None]
     obs = np.float32(np.repeat([1.0, -1.0], 1000))[None, :, None]
-    reward, ended = np.float32(PAY[action]), np.ones(action.shape, bool)
-    batch = Trajectory(Input(obs, ended), action, (), reward, ended, ~ended, final_input=None, carry0=())
+    reward = np.float32(PAY[action])
+    ended = np.ones(action.shape, bool)
+    batch = Trajectory(
+        Input(obs, ended), action, (), reward, ended, ~ended, final_input=None, carry0=()
+    )
 
-    agent, hyper = behaviour_cloning(SPEC, epochs=2, minibatches=10), Hyper(jnp.float32(0.02))
-    learn, losses = jax.jit(agent.learn), []
+    agent = behavior_cloning(SPEC, epochs=2, minibatches=10)
+    hyper = Hyper(jnp.float32(0.02))
+    learn = jax.jit(agent.learn)
+    losses = []
     state = jax.jit(agent.init)(jax.random.key(0), hyper)
     for update in range(UPDATES):
-        state, metrics, feedback = learn(state, hyper, batch, jnp.float32(update / UPDATES), jax.random.key(update))
+        state, metrics, feedback = learn(
+            state, hyper, batch, jnp.float32(update / UPDATES), jax.random.key(update)
+        )
         assert feedback == ()
         losses.append(float(metrics["loss"]))
     return agent, agent.actor(state), losses
 
 
-def test_clones_the_behaviour(cloned):
+def test_clones_the_behavior(cloned):
     agent, actor, _ = cloned
     n = 20_000
-    for obs, behaviour, best in ((1.0, BEHAVIOUR, 0), (-1.0, BEHAVIOUR[::-1], 2)):
+    for obs, behavior, best in ((1.0, BEHAVIOR, 0), (-1.0, BEHAVIOR[::-1], 2)):
         inputs = Input(jnp.full((n, 1), obs), jnp.ones(n, bool))
         action, _, _ = agent.explore(actor, None, (), inputs, 1.0, jax.random.key(1))
         share = np.bincount(action, minlength=3) / n
-        np.testing.assert_allclose(share, behaviour, atol=0.02)
-        np.testing.assert_allclose(share @ PAY, behaviour @ PAY, atol=0.04)
+        np.testing.assert_allclose(share, behavior, atol=0.02)
+        np.testing.assert_allclose(share @ PAY, behavior @ PAY, atol=0.04)
         assert np.all(agent.greedy(actor, (), inputs, jax.random.key(2))[0] == best)
 
 
-def test_the_loss_falls_to_the_entropy_of_the_behaviour(cloned):
+def test_the_loss_falls_to_the_entropy_of_the_behavior(cloned):
     *_, losses = cloned
-    np.testing.assert_allclose(losses[-1], -np.sum(BEHAVIOUR * np.log(BEHAVIOUR)), atol=0.005)
+    np.testing.assert_allclose(losses[-1], -np.sum(BEHAVIOR * np.log(BEHAVIOR)), atol=0.005)

@@ -1,4 +1,7 @@
-"""What DDPG, TD3 and SAC learn, by defaults or the shipped preset: IQM over 8 seeds, as in test_on_policy.py."""
+"""DDPG, TD3 and SAC learn with their defaults or presets.
+
+IQM over 8 seeds, as in test_on_policy.py.
+"""
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ LONGER = {
 @pytest.mark.parametrize("case", marked(REACHED, LONGER))
 def test_reaches(case, tmp_path):
     algo, env, settings, least = (REACHED | LONGER)[case]
-    run = jaxrl.train(algo, env, num_seeds=8, eval_every=10**9, out=str(tmp_path / "run"), **settings)
+    run = jaxrl.train(
+        algo, env, num_seeds=8, eval_every=10**9, out=str(tmp_path / "run"), **settings
+    )
     returns = run.evaluate(64).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)

@@ -1,5 +1,8 @@
-"""What evolution strategies learn as they are shipped: IQM over 5 seeds of the greedy return of the centre. The seeds
-are not those that presets were searched with."""
+"""Evolution strategies learn with their presets.
+
+IQM over 5 seeds of the greedy return of the center. The seeds are not those that presets were
+searched with.
+"""
 
 import numpy as np
 import pytest
@@ -17,7 +20,13 @@ FRESH = {"seed": 100, "num_seeds": 5, "eval_every": 10**9}
 def test_cartpole(algo, tmp_path):
     """500 steps an episode are planned, so as many a candidate are asked for."""
     population, generations, least = REACHED[algo]
-    run = jaxrl.train(algo, "cartpole", total_steps=generations * population * 500, out=str(tmp_path / "run"), **FRESH)
+    run = jaxrl.train(
+        algo,
+        "cartpole",
+        total_steps=generations * population * 500,
+        out=str(tmp_path / "run"),
+        **FRESH,
+    )
     assert run.config.agent.population == population
     returns = run.evaluate(64).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)
@@ -34,14 +43,21 @@ def test_pendulum(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["es", "ars"])
 def test_linear_quadratic_regulator(algo, tmp_path):
-    """Within 5 % of the best control, by the exact worth of u = W x + b: the bias costs as much as it does from 0."""
+    """Within 5 % of the best control, by the exact worth of u = W x + b.
+
+    The bias costs as much as it does from 0.
+    """
     run = jaxrl.train(algo, "lqr", out=str(tmp_path / "run"), **FRESH)
     learner, state = run.restore()
-    env, head = learner.env.unwrapped, state.params["policy"]["params"]["head"]
+    env = learner.env.unwrapped
+    head = state.params["policy"]["params"]["head"]
     A, B, Q, R = (matrix.astype(np.float64) for matrix in env.system)
     worth = []
-    for kernel, bias in zip(np.asarray(head["kernel"], np.float64), np.asarray(head["bias"], np.float64)):
-        x, cost = np.zeros(2), 0.0
+    for kernel, bias in zip(
+        np.asarray(head["kernel"], np.float64), np.asarray(head["bias"], np.float64)
+    ):
+        x = np.zeros(2)
+        cost = 0.0
         for _ in range(env.time_limit):
             u = x @ kernel + bias
             cost += x @ Q @ x + u @ R @ u

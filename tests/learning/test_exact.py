@@ -1,4 +1,7 @@
-"""Against what is known exactly: the greedy policy's worth and the value head, by linear algebra, not by episodes."""
+"""Against what is known exactly.
+
+The greedy policy's worth and the value head, by linear algebra, not by episodes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +17,15 @@ pytestmark = pytest.mark.slow
 
 
 def learned(tmp_path, algo, env, **settings):
-    """-> (the environment, discount, greedy actions [seeds, S], policies [seeds, S, A], values [seeds, S])."""
-    run = jaxrl.train(algo, env, eval_every=10**9, out=str(tmp_path / "run"), **{"num_seeds": 8, **settings})
+    """-> (the environment, discount, greedy actions [seeds, S], policies [seeds, S, A], values
+    [seeds, S]).
+    """
+    run = jaxrl.train(
+        algo, env, eval_every=10**9, out=str(tmp_path / "run"), **{"num_seeds": 8, **settings}
+    )
     learner, state = run.restore()
-    network, S = actor_critic(run.config.agent.network, learner.spec), learner.spec.observation.n
+    network = actor_critic(run.config.agent.network, learner.spec)
+    S = learner.spec.observation.n
     inputs = Input(jnp.arange(S)[None], jnp.zeros((1, S), bool))
 
     @jax.jit
@@ -31,17 +39,30 @@ def learned(tmp_path, algo, env, **settings):
 
 
 def test_frozenlake(tmp_path):
-    """The chance to reach the goal within the time limit, of 0.740 for the best policy that does not know the time."""
+    """The chance to reach the goal within the time limit, of 0.740 for the best policy that does
+    not know the time.
+    """
     env, _, mode, _, _ = learned(tmp_path, "ppo", "frozenlake")
     success = [env.expected_return(env.time_limit, policy) for policy in mode]
     assert iqm(success) >= 0.70, np.round(success, 3)
 
 
-@pytest.mark.parametrize("algo, settings", [
-    ("ppo", {"env.params.seed": 0}), ("ppo", {"env.params.seed": 1}), ("ppo", {"env.params.seed": 2}),
-    ("a2c", {"algo.gamma": 0.9}), ("pg", {"algo.gamma": 0.9})], ids=["ppo-0", "ppo-1", "ppo-2", "a2c", "pg"])
+@pytest.mark.parametrize(
+    "algo, settings",
+    [
+        ("ppo", {"env.params.seed": 0}),
+        ("ppo", {"env.params.seed": 1}),
+        ("ppo", {"env.params.seed": 2}),
+        ("a2c", {"algo.gamma": 0.9}),
+        ("pg", {"algo.gamma": 0.9}),
+    ],
+    ids=["ppo-0", "ppo-1", "ppo-2", "a2c", "pg"],
+)
 def test_random_mdp(algo, settings, tmp_path):
-    """Through a time limit that truncates: the greedy policy is nearly the best, V that of the policy that acted."""
+    """Through a time limit that truncates.
+
+    The greedy policy is nearly the best, V that of the policy that acted.
+    """
     settings = {"total_steps": 200_000, "num_seeds": 5, **settings}
     env, gamma, mode, policy, value = learned(tmp_path, algo, "random-mdp", **settings)
     best = env.start @ env.optimal_values(gamma)

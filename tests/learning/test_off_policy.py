@@ -1,5 +1,7 @@
-"""What the shipped presets of methods with a replay learn: IQM over 8 seeds, as in test_on_policy.py; 5 where it takes
-long (docs/benchmarks.md has 8)."""
+"""The presets of methods with a replay learn.
+
+IQM over 8 seeds, as in test_on_policy.py; 5 where it takes long (docs/benchmarks.md has 8).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,10 @@ REACHED = {
     "c51-cartpole": ("c51", "cartpole", 5, 440.0),
     "qrdqn-cartpole": ("qrdqn", "cartpole", 8, 460.0),
 }
-LONGER = {"iqn-cartpole": ("iqn", "cartpole", 8, 440.0), "rainbow-cartpole": ("rainbow", "cartpole", 8, 450.0)}
+LONGER = {
+    "iqn-cartpole": ("iqn", "cartpole", 8, 440.0),
+    "rainbow-cartpole": ("rainbow", "cartpole", 8, 450.0),
+}
 
 
 @pytest.mark.parametrize("case", marked(REACHED, LONGER))
@@ -33,26 +38,55 @@ def test_reaches(case, tmp_path):
 
 @pytest.mark.parametrize("algo", marked(["ppo"], ["dqn"]))
 def test_candidates_are_scored_by_their_features(algo, tmp_path):
-    """Ten slots that mean something else in every step; an illegal one, ever, would cost more than can be earned."""
-    run = jaxrl.train(algo, "cartpole-candidates", num_seeds=5, eval_every=10**9, total_steps=150_000,
-                      out=str(tmp_path / "run"), **{"env.params.penalty": 1e6})
+    """Ten slots that mean something else in every step.
+
+    An illegal one, ever, would cost more than can be earned.
+    """
+    run = jaxrl.train(
+        algo,
+        "cartpole-candidates",
+        num_seeds=5,
+        eval_every=10**9,
+        total_steps=150_000,
+        out=str(tmp_path / "run"),
+        **{"env.params.penalty": 1e6},
+    )
     returns = run.evaluate(64)
     assert iqm(returns.mean(axis=1)) >= 300.0, np.round(returns.mean(axis=1), 1)
-    seen = np.array([row["return_mean"] for row in run.metrics()], float)       # NaN where no episode ended
+    # NaN where no episode ended
+    seen = np.array([row["return_mean"] for row in run.metrics()], float)
     assert returns.min() > 0 and np.nanmin(seen) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_mdp(seed, tmp_path):
-    """Through a time limit that truncates: the greedy policy is within 3 % of the best, Q within 5 % of the solve."""
-    run = jaxrl.train("dqn", "random-mdp", num_seeds=5, eval_every=10**9, total_steps=60_000, out=str(tmp_path / "run"),
-                      **{"env.params.seed": seed, "algo.gamma": 0.9, "algo.epsilon_end": 0.5,
-                         "algo.learning_rate_end": 0.05})
+    """Through a time limit that truncates.
+
+    The greedy policy is within 3 % of the best, Q within 5 % of the solve.
+    """
+    run = jaxrl.train(
+        "dqn",
+        "random-mdp",
+        num_seeds=5,
+        eval_every=10**9,
+        total_steps=60_000,
+        out=str(tmp_path / "run"),
+        **{
+            "env.params.seed": seed,
+            "algo.gamma": 0.9,
+            "algo.epsilon_end": 0.5,
+            "algo.learning_rate_end": 0.05,
+        },
+    )
     learner, state = run.restore()
-    env, network, S = learner.env.unwrapped, q_network(run.config.agent.network, learner.spec), 6
+    env = learner.env.unwrapped
+    network = q_network(run.config.agent.network, learner.spec)
+    S = 6
     inputs = Input(jnp.arange(S)[None], jnp.zeros((1, S), bool))
-    q = np.asarray(jax.vmap(lambda params: network.values(params, (), inputs)[0][0])(state.params), np.float64)
+    q = np.asarray(
+        jax.vmap(lambda params: network.values(params, (), inputs)[0][0])(state.params), np.float64
+    )
     best = env.optimal_values(0.9)
     greedy = [env.start @ env.policy_values(row.argmax(-1), 0.9) / (env.start @ best) for row in q]
     assert iqm(greedy) >= 0.97, np.round(greedy, 4)

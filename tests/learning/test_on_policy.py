@@ -1,4 +1,7 @@
-"""What the shipped presets learn: IQM over 8 seeds of greedy evaluations of the final parameters, on fresh starts."""
+"""The presets of on-policy methods learn.
+
+IQM over 8 seeds of greedy evaluations of the final parameters, on fresh starts.
+"""
 
 import numpy as np
 import pytest
@@ -9,20 +12,36 @@ from tests.learning.cases import marked
 
 EPISODES = 64
 
-# (algorithm, environment, settings beside the preset, the least IQM that passes); anchors in docs/benchmarks.md
+# (algorithm, environment, settings beside the preset, the least IQM that passes); anchors in
+# docs/benchmarks.md
 REACHED = {
     "ppo-cartpole": ("ppo", "cartpole", {"total_steps": 150_000}, 475.0),
     "ppo-cartpole-default": ("ppo", "cartpole", {"preset": "none", "total_steps": 500_000}, 475.0),
     "ppo-pendulum": ("ppo", "pendulum", {"total_steps": 300_000}, -220.0),
     "ppo-acrobot": ("ppo", "acrobot", {"total_steps": 300_000}, -92.0),
     "ppo-mountaincar-continuous": ("ppo", "mountaincar-continuous", {"total_steps": 200_000}, 90.0),
-    "ppo-tmaze": ("ppo", "tmaze", {"total_steps": 300_000, "num_seeds": 5}, 3.9),      # of 4; a memoryless policy 1.95
+    "ppo-tmaze": (
+        "ppo",
+        "tmaze",
+        {"total_steps": 300_000, "num_seeds": 5},
+        3.9,
+    ),  # of 4; a memoryless policy 1.95
     "a2c-cartpole": ("a2c", "cartpole", {"total_steps": 300_000}, 450.0),
     "pg-cartpole": ("pg", "cartpole", {"total_steps": 500_000}, 400.0),
-    "bfloat16": ("ppo", "cartpole", {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"}, 475.0),
+    "bfloat16": (
+        "ppo",
+        "cartpole",
+        {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"},
+        475.0,
+    ),
 }
 LONGER = {
-    "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),      # of 30: the first two steps pay nothing
+    "ppo-repeat-previous": (
+        "ppo",
+        "repeat-previous",
+        {},
+        0.9 * 30.0,
+    ),  # of 30: the first two steps pay nothing
     "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", {"num_seeds": 5}, 8.0),
 }
 

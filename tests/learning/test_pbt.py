@@ -1,4 +1,7 @@
-"""What exploiting is good for: a population most of whose learning rates are useless, with and without it."""
+"""PBT: exploiting helps.
+
+A population most of whose learning rates are useless, with and without it.
+"""
 
 import numpy as np
 import pytest
@@ -8,13 +11,25 @@ from jaxrl.declare import Range
 from jaxrl.evaluate import iqm
 
 pytestmark = pytest.mark.slow
-RATES = {"algo.learning_rate": Range(1e-7, 1.0, True)}        # only between 1e-4 and 1e-2 is anything learned
+# only between 1e-4 and 1e-2 is anything learned
+RATES = {"algo.learning_rate": Range(1e-7, 1.0, True)}
 
 
 def population(tmp_path, exploit, seed):
     """Mean greedy return of every member at the end."""
-    run = jaxrl.pbt("ppo", "cartpole", population=8, interval=10_000, total_steps=150_000, exploit=exploit, seed=seed,
-                    eval_episodes=32, out=str(tmp_path / f"{exploit}-{seed}"), checkpoint_every=150_000, **RATES)
+    run = jaxrl.pbt(
+        "ppo",
+        "cartpole",
+        population=8,
+        interval=10_000,
+        total_steps=150_000,
+        exploit=exploit,
+        seed=seed,
+        eval_episodes=32,
+        out=str(tmp_path / f"{exploit}-{seed}"),
+        checkpoint_every=150_000,
+        **RATES,
+    )
     return run.returns.mean(axis=1)
 
 

@@ -1,23 +1,31 @@
-"""A dense layer whose weights are noisy, for exploration that is learned. Importing it imports flax."""
+"""A dense layer with noisy weights, for learned exploration. Importing this module imports flax."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, PRNGKeyArray
+
 
 class NoisyDense(nn.Module):
-    """[..., p] -> [..., features] by (mu_w + sigma_w eps_w) x + mu_b + sigma_b eps_b, mu and sigma learned (Fortunato
-    et al. 2018, arXiv:1706.10295, eq. 9), with factorised noise: eps_w = f(e_i) f(e_j), eps_b = f(e_j),
-    f(x) = sign(x) sqrt|x| (eqs. 10 and 11).
+    """A dense layer (mu_w + sigma_w eps_w) x + mu_b + sigma_b eps_b with learned mu and sigma.
 
-    The noise comes from the rng stream "noise": one draw for the whole batch of a call, other ones for other layers.
-    Without that stream the layer acts by its mean. Noise for each slot of its own: `jax.vmap` over keys and inputs,
-    which costs no weights for each, since the noise is multiplied onto inputs and outputs.
-    mu starts uniform within +-1 / sqrt(p), sigma at sigma0 / sqrt(p): not to be made orthogonal.
+    Fortunato et al. 2018, arXiv:1706.10295, eq. 9, with factorized noise: eps_w = f(e_i) f(e_j),
+    eps_b = f(e_j), f(x) = sign(x) sqrt|x| (eqs. 10 and 11). It maps [..., p] to [..., features].
+
+    The noise comes from the rng stream "noise": one draw for the whole batch of a call, and another
+    one for every other layer. Without that stream the layer acts by its mean. For separate noise in
+    each slot, `jax.vmap` over keys and inputs; that makes no copies of the weights, because the
+    noise is multiplied onto inputs and outputs.
+
+    mu starts uniform within +-1 / sqrt(p), sigma at sigma0 / sqrt(p). They must not be made
+    orthogonal.
     """
 
     features: int
@@ -25,15 +33,25 @@ class NoisyDense(nn.Module):
     dtype: Any = jnp.float32      # of the computation; parameters are float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        p, q = x.shape[-1], self.features
+    def __call__(self, x: Float[Array, "*batch p"]) -> Float[Array, "*batch q"]:
+        p = x.shape[-1]
+        q = self.features
         bound = p**-0.5
-        uniform = lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
         constant = nn.initializers.constant(self.sigma0 * bound)
-        parameter = lambda name, init, shape: self.param(name, init, shape).astype(self.dtype)
-        mu_w, mu_b = parameter("mu_kernel", uniform, (p, q)), parameter("mu_bias", uniform, (q,))
-        sigma_w, sigma_b = parameter("sigma_kernel", constant, (p, q)), parameter("sigma_bias", constant, (q,))
-        like = lambda row: jnp.broadcast_to(row, (*x.shape[:-1], row.shape[0]))
+
+        def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        def parameter(name: str, init: Callable, shape: tuple[int, ...]) -> jax.Array:
+            return self.param(name, init, shape).astype(self.dtype)
+
+        def like(row: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(row, (*x.shape[:-1], row.shape[0]))
+
+        mu_w = parameter("mu_kernel", uniform, (p, q))
+        mu_b = parameter("mu_bias", uniform, (q,))
+        sigma_w = parameter("sigma_kernel", constant, (p, q))
+        sigma_b = parameter("sigma_bias", constant, (q,))
         x = x.astype(self.dtype)
         y = x @ mu_w + like(mu_b)
         if not self.has_rng("noise"):

@@ -1,4 +1,7 @@
-"""distributions.py: scipy and counting as oracles, worked numbers, finite gradients, every kind of action space."""
+"""distributions.py.
+
+Scipy and counting as oracles, worked numbers, finite gradients, every kind of action space.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +12,12 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs_jax import spaces
 from jaxrl.blocks.networks.distributions import (
     Categorical,
     DiagonalNormal,
     MultiCategorical,
     TanhNormal,
-    action_head,
-    finite_bounds,
     masked_logits,
-    squash,
-    tanh_normal_head,
 )
 from tests import reference
 
@@ -52,7 +50,9 @@ def test_categorical_is_the_definition(rng):
 
 def test_categorical_samples_its_probabilities():
     p = np.array([0.5, 0.2, 0.0, 0.3])
-    logits = masked_logits(jnp.log(jnp.array([0.5, 0.2, 1.0, 0.3])), jnp.array([True, True, False, True]))
+    logits = masked_logits(
+        jnp.log(jnp.array([0.5, 0.2, 1.0, 0.3])), jnp.array([True, True, False, True])
+    )
     draws = np.asarray(Categorical(jnp.broadcast_to(logits, (100_000, 4))).sample(key))
     counts = np.bincount(draws, minlength=4)
     assert counts[2] == 0
@@ -62,7 +62,10 @@ def test_categorical_samples_its_probabilities():
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**31), st.floats(0, 1e4))
 def test_masked_choices_do_not_exist(seed, spread):
-    """Probabilities, entropy and gradient are those of the legal choices alone, and the rest gets exactly 0."""
+    """Probabilities, entropy and gradient are those of the legal choices alone.
+
+    And the rest gets exactly 0.
+    """
     rng = np.random.default_rng(seed)
     logits = (spread * rng.normal(size=5)).astype(np.float32)
     legal = rng.random(5) < 0.4
@@ -78,35 +81,59 @@ def test_masked_choices_do_not_exist(seed, spread):
 
 @jax.jit
 def masked_program(logits, legal):
-    policy = lambda logits: Categorical(masked_logits(logits, legal))
-    log_probs = lambda logits: jax.vmap(lambda action: policy(logits).log_prob(action))(jnp.arange(5))
-    entropy = lambda logits: policy(logits).entropy()
+    def policy(logits):
+        return Categorical(masked_logits(logits, legal))
+
+    def log_probs(logits):
+        return jax.vmap(lambda action: policy(logits).log_prob(action))(jnp.arange(5))
+
+    def entropy(logits):
+        return policy(logits).entropy()
+
     return (jnp.exp(log_probs(logits)), entropy(logits), policy(logits).sample(key),
             jax.jacobian(log_probs)(logits), jax.grad(entropy)(logits))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_one_legal_choice(dtype):
-    """Log-probability 0, entropy 0, gradients 0, nothing but that choice; finite also for an illegal one."""
-    logits, mask = jnp.array([[3.0, -2.0, 50.0]], dtype), jnp.array([[False, True, False]])
-    policy = lambda logits: Categorical(masked_logits(logits, mask))
-    log_prob = jax.jit(jax.value_and_grad(lambda logits, action: policy(logits).log_prob(action).sum()))
+    """Log-probability 0, entropy 0, gradients 0, nothing but that choice.
+
+    Finite also for an illegal one.
+    """
+    logits = jnp.array([[3.0, -2.0, 50.0]], dtype)
+    mask = jnp.array([[False, True, False]])
+
+    def policy(logits):
+        return Categorical(masked_logits(logits, mask))
+
+    log_prob = jax.jit(
+        jax.value_and_grad(lambda logits, action: policy(logits).log_prob(action).sum())
+    )
     for action in range(3):
         value, slope = log_prob(logits, jnp.array([action]))
         assert np.isfinite(value) and np.all(np.isfinite(np.asarray(slope, np.float32)))
         assert action != 1 or (value == 0.0 and not np.any(slope))
-    value, slope = jax.jit(jax.value_and_grad(lambda logits: policy(logits).entropy().sum()))(logits)
+    value, slope = jax.jit(jax.value_and_grad(lambda logits: policy(logits).entropy().sum()))(
+        logits
+    )
     assert value == 0.0 and not np.any(slope)
     assert policy(logits).mode() == 1
-    samples = jax.jit(lambda keys: jax.vmap(policy(logits).sample)(keys))(jax.random.split(key, 1000))
+    samples = jax.jit(lambda keys: jax.vmap(policy(logits).sample)(keys))(
+        jax.random.split(key, 1000)
+    )
     assert np.all(np.asarray(samples) == 1)
 
 
 def test_debug_nans_finds_none_with_a_mask():
     with jax.debug_nans(True):
         mask = jnp.array([[True, False], [False, True]])
-        loss = lambda x: (Categorical(masked_logits(x, mask)).entropy() + Categorical(masked_logits(x, mask)).log_prob(
-            jnp.array([0, 0]))).sum()
+
+        def loss(x):
+            return (
+                Categorical(masked_logits(x, mask)).entropy()
+                + Categorical(masked_logits(x, mask)).log_prob(jnp.array([0, 0]))
+            ).sum()
+
         jax.grad(loss)(jnp.zeros((2, 2)))
 
 
@@ -114,7 +141,9 @@ def test_multi_categorical_adds_up(rng):
     parts = tuple(Categorical(rng.normal(size=(4, n)).astype(np.float32)) for n in (2, 3, 5))
     total = 0.0
     for a in np.ndindex(2, 3, 5):
-        sample, mode, log_prob, entropy = look(MultiCategorical(parts), np.tile(np.int32(a), (4, 1)))
+        sample, mode, log_prob, entropy = look(
+            MultiCategorical(parts), np.tile(np.int32(a), (4, 1))
+        )
         each = [look(p, np.full(4, x, np.int32)) for p, x in zip(parts, a)]
         close(log_prob, sum(e[2] for e in each))
         total = total + np.exp(log_prob)
@@ -131,14 +160,18 @@ def test_diagonal_normal_is_scipys(rng, shared):
     mean, x = rng.normal(size=(2, 6, 3)).astype(np.float32)
     log_std = rng.normal(size=(3,) if shared else (6, 3)).astype(np.float32)
     policy = DiagonalNormal(jnp.asarray(mean), jnp.asarray(log_std))
-    oracle = scipy.stats.norm(mean.astype(float), np.exp(np.broadcast_to(log_std, mean.shape).astype(float)))
+    oracle = scipy.stats.norm(
+        mean.astype(float), np.exp(np.broadcast_to(log_std, mean.shape).astype(float))
+    )
     close(policy.log_prob(jnp.asarray(x)), oracle.logpdf(x).sum(-1), rtol=1e-4)
     close(policy.entropy(), oracle.entropy().sum(-1))
     np.testing.assert_array_equal(policy.mode(), mean)
 
 
 def test_normal_samples():
-    policy = DiagonalNormal(jnp.broadcast_to(jnp.array([1.0, -2.0]), (50_000, 2)), jnp.log(jnp.array([0.5, 3.0])))
+    policy = DiagonalNormal(
+        jnp.broadcast_to(jnp.array([1.0, -2.0]), (50_000, 2)), jnp.log(jnp.array([0.5, 3.0]))
+    )
     draws = np.asarray(policy.sample(key))
     for i, (mean, std) in enumerate([(1.0, 0.5), (-2.0, 3.0)]):
         assert scipy.stats.kstest(draws[:, i], scipy.stats.norm(mean, std).cdf).pvalue > 1e-3
@@ -160,7 +193,10 @@ def test_tanh_normal_is_scipy_and_the_change_of_variables(rng):
     policy = TanhNormal(jnp.asarray(mean), jnp.asarray(log_std), low, high)
     action = (low + high) / 2 + (high - low) / 2 * np.tanh(u.astype(float))
     slope = (high - low) / 2 * (1 - np.tanh(u.astype(float)) ** 2)
-    want = (scipy.stats.norm(mean.astype(float), np.exp(log_std.astype(float))).logpdf(u) - np.log(slope)).sum(-1)
+    want = (
+        scipy.stats.norm(mean.astype(float), np.exp(log_std.astype(float))).logpdf(u)
+        - np.log(slope)
+    ).sum(-1)
     close(policy.log_prob_unsquashed(jnp.asarray(u)), want, rtol=1e-4, atol=1e-4)
     close(look_tanh(policy, action.astype(np.float32)), want, rtol=1e-3, atol=1e-3)
 
@@ -168,14 +204,20 @@ def test_tanh_normal_is_scipy_and_the_change_of_variables(rng):
 def test_tanh_normal_is_the_change_of_variables_with_a_numeric_slope(rng):
     low, high = np.array([-1.0, 0.0, -5.0], np.float32), np.array([1.0, 4.0, -2.0], np.float32)
     mean, log_std, u = (0.7 * rng.normal(size=(3, 6, 3))).astype(np.float32)
-    got = TanhNormal(jnp.asarray(mean), jnp.asarray(log_std), low, high).log_prob_unsquashed(jnp.asarray(u))
+    got = TanhNormal(jnp.asarray(mean), jnp.asarray(log_std), low, high).log_prob_unsquashed(
+        jnp.asarray(u)
+    )
     for i in range(6):
-        want = reference.tanh_normal_log_prob(*(x[i].astype(float) for x in (u, mean, log_std)), low, high)
+        want = reference.tanh_normal_log_prob(
+            *(x[i].astype(float) for x in (u, mean, log_std)), low, high
+        )
         close(got[i], want, rtol=1e-4, atol=1e-4)
 
 
 def test_tanh_normal_integrates_to_one_over_the_box():
-    density = jax.jit(lambda a: jnp.exp(TanhNormal(jnp.array([0.4]), jnp.array([-0.3]), 1.0, 4.0).log_prob(a)))
+    density = jax.jit(
+        lambda a: jnp.exp(TanhNormal(jnp.array([0.4]), jnp.array([-0.3]), 1.0, 4.0).log_prob(a))
+    )
     grid = np.linspace(1.0, 4.0, 4001)[1:-1].astype(np.float32)
     close(scipy.integrate.trapezoid(jax.vmap(density)(grid[:, None]), grid), 1.0, rtol=1e-3)
 
@@ -183,15 +225,20 @@ def test_tanh_normal_integrates_to_one_over_the_box():
 @settings(max_examples=30, deadline=None)
 @given(st.floats(-20, 20), st.floats(-5, 2), st.integers(0, 2**31 - 1))
 def test_tanh_normal_samples_stay_inside_and_finite(mean, log_std, seed):
-    action, log_prob, slope = tanh_program(jnp.full((3,), mean), jnp.full((3,), log_std), jax.random.key(seed))
+    action, log_prob, slope = tanh_program(
+        jnp.full((3,), mean), jnp.full((3,), log_std), jax.random.key(seed)
+    )
     assert np.all((action >= -0.1) & (action <= 0.3))
     assert np.isfinite(log_prob) and np.all(np.isfinite(slope[0])) and np.all(np.isfinite(slope[1]))
 
 
 @jax.jit
 def tanh_program(mean, log_std, key):
-    low, high = jnp.float32(-0.1), jnp.float32(0.3)     # centre + half rounds above high
-    both = lambda mean, log_std: TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
+    low, high = jnp.float32(-0.1), jnp.float32(0.3)     # center + half rounds above high
+
+    def both(mean, log_std):
+        return TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
+
     action, log_prob = both(mean, log_std)
     return action, log_prob, jax.grad(lambda m, s: both(m, s)[1], argnums=(0, 1))(mean, log_std)
 
@@ -213,17 +260,24 @@ look_tanh = jax.jit(TanhNormal.log_prob)
 
 
 def test_tanh_sample_and_log_prob_agree():
-    policy = TanhNormal(jnp.zeros((1000, 2)), jnp.zeros(2), jnp.array([-2.0, 0.0]), jnp.array([2.0, 1.0]))
+    policy = TanhNormal(
+        jnp.zeros((1000, 2)), jnp.zeros(2), jnp.array([-2.0, 0.0]), jnp.array([2.0, 1.0])
+    )
     action, log_prob = policy.sample_and_log_prob(key)
     np.testing.assert_array_equal(action, policy.sample(key))
     close(look_tanh(policy, action), log_prob, rtol=1e-3, atol=2e-3)
 
 
 def test_tanh_sample_is_a_path_from_its_noise(rng):
-    """action = centre + half tanh(mean + std eps) and its log-probability, with their derivatives along that path."""
+    """action = center + half tanh(mean + std eps) and its log-probability, with their derivatives
+    along that path.
+    """
     low, high = np.float32([-2.0, 0.0]), np.float32([2.0, 1.0])
     mean, log_std = (0.5 * rng.normal(size=(2, 2))).astype(np.float32)
-    both = lambda mean, log_std: TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
+
+    def both(mean, log_std):
+        return TanhNormal(mean, log_std, low, high).sample_and_log_prob(key)
+
     (action, log_prob), (action_slope, log_slope) = jax.jit(
         lambda *x: (both(*x), jax.jacobian(both, argnums=(0, 1))(*x)))(mean, log_std)
     eps = np.asarray(DiagonalNormal(jnp.zeros(2), jnp.zeros(2)).sample(key), float)
@@ -231,148 +285,34 @@ def test_tanh_sample_is_a_path_from_its_noise(rng):
     def path(mean, log_std):
         u = mean + np.exp(log_std) * eps
         action = low + (high - low).astype(float) * (np.tanh(u) + 1) / 2
-        return np.append(action, reference.tanh_normal_log_prob(u, mean, log_std, low, high, step=1e-4))
+        return np.append(
+            action, reference.tanh_normal_log_prob(u, mean, log_std, low, high, step=1e-4)
+        )
 
-    close(np.append(action, log_prob), path(mean.astype(float), log_std.astype(float)), rtol=1e-4, atol=1e-5)
+    close(
+        np.append(action, log_prob),
+        path(mean.astype(float), log_std.astype(float)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     for i, step in enumerate(1e-3 * np.eye(2)):
-        by_mean = (path(mean + step, log_std.astype(float)) - path(mean - step, log_std.astype(float))) / 2e-3
-        by_log_std = (path(mean.astype(float), log_std + step) - path(mean.astype(float), log_std - step)) / 2e-3
+        by_mean = (
+            path(mean + step, log_std.astype(float)) - path(mean - step, log_std.astype(float))
+        ) / 2e-3
+        by_log_std = (
+            path(mean.astype(float), log_std + step) - path(mean.astype(float), log_std - step)
+        ) / 2e-3
         close(np.append(action_slope[0][:, i], log_slope[0][i]), by_mean, rtol=1e-3, atol=1e-3)
         close(np.append(action_slope[1][:, i], log_slope[1][i]), by_log_std, rtol=1e-3, atol=1e-3)
 
 
 def test_tanh_sample_of_a_narrow_normal_far_from_zero():
-    """u is rounded to 2e-6 there, a 2,000th of the deviation; the density is that of the noise, not of the rounding."""
+    """u is rounded to 2e-6 there, a 2,000th of the deviation.
+
+    The density is that of the noise, not of the rounding.
+    """
     policy = TanhNormal(jnp.full((1000, 1), 20.0), jnp.full((1,), -6.0))
     _, log_prob = policy.sample_and_log_prob(key)
     eps = np.asarray(DiagonalNormal(jnp.zeros((1000, 1)), jnp.zeros(1)).sample(key), float)[:, 0]
     u = 20.0 + np.exp(-6.0) * eps
     close(log_prob, scipy.stats.norm.logpdf(eps) + 6.0 - (2 * np.log(2) - 2 * u), rtol=2e-6)
-
-
-# ---- heads
-
-TANH_BOXES = [spaces.Box(-2.0, 2.0, (1,)), spaces.Box(0.0, 1.0, ()), spaces.Box((-1.0, 0.1), (0.7, 4.0), (2,)),
-              spaces.Box(((-1.0, -2.0, -3.0),) * 2, ((1.0, 0.0, -1.0), (4.0, 5.0, 6.0)), (2, 3))]
-
-
-@pytest.mark.parametrize("batch, space", [((4, 3), space) for space in TANH_BOXES] + [((), TANH_BOXES[3])], ids=str)
-def test_tanh_head_of_every_box(rng, batch, space):
-    head = tanh_normal_head(space)
-    size = int(np.prod(space.shape))
-    assert (head.size, head.log_std_size) == (2 * size, 0)
-    outputs = (10 * rng.normal(size=(*batch, 2 * size))).astype(np.float32)     # far out: bounds are met
-    policy = head.distribution(outputs)
-    action, log_prob = jax.jit(lambda policy, key: policy.sample_and_log_prob(key))(policy, key)
-    assert action.shape == policy.mode().shape == (*batch, *space.shape) and log_prob.shape == batch
-    assert np.all(np.isfinite(log_prob)) and action.dtype == space.dtype
-    for a in (*np.asarray(action).reshape(-1, *space.shape), *np.asarray(policy.mode()).reshape(-1, *space.shape)):
-        assert space.contains(a)
-    each = jax.tree.map(lambda x: x[0], policy) if batch else policy           # all of its arrays have the batch axes
-    close(each.mode(), policy.mode()[0] if batch else policy.mode())
-    vector = getattr(policy, "base", policy)
-    assert np.all((vector.log_std >= -5) & (vector.log_std <= 2))
-    mean = outputs[..., :size].astype(float)
-    low, high = (np.broadcast_to(np.asarray(b), space.shape).reshape(-1) for b in (space.low, space.high))
-    want = (low + (high - low) * (np.tanh(mean) + 1) / 2).reshape(*batch, *space.shape)
-    close(policy.mode(), want, atol=1e-5)
-
-
-def test_tanh_head_brings_log_std_into_its_range():
-    head = tanh_normal_head(TANH_BOXES[0], (-4.0, 1.0))
-    policy = head.distribution(jnp.array([[0.3, 0.0], [0.3, 50.0], [0.3, -50.0]]))
-    close(policy.log_std, [[-1.5], [1.0], [-4.0]])
-    close(policy.mean, 0.3)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.floats(-1e4, 1e4, width=32, allow_subnormal=False), st.floats(2**-10, 1e4), st.floats(-30, 30))
-def test_squash_never_leaves_its_bounds(low, width, u):
-    low, high = np.float32(low), np.float32(low) + np.float32(width)
-    got = np.asarray(squash(jnp.array([u, 50.0, -50.0]), low, high))
-    assert np.all((got >= low) & (got <= high))
-    rounding = 1e-6 * (abs(low) + abs(high))
-    close(got[1:], [high, low], atol=rounding)
-    close(got[0], low + (float(high) - float(low)) * (np.tanh(float(u)) + 1) / 2, rtol=1e-5, atol=rounding)
-
-
-def test_actions_without_bounds_are_refused():
-    for low, high in ((-np.inf, np.inf), ((-1.0, -np.inf), (1.0, 1.0)), ((-1.0, 0.0), (1.0, np.inf))):
-        with pytest.raises(ValueError, match="set finite bounds"):
-            tanh_normal_head(spaces.Box(low, high, (2,)))
-    with pytest.raises(ValueError, match="no range"):
-        finite_bounds(spaces.Box((-1.0, 3.0), (1.0, 3.0), (2,)))
-    with pytest.raises(TypeError, match="Discrete"):
-        tanh_normal_head(spaces.Discrete(3))
-    with pytest.raises(ValueError, match="among its outputs"):
-        tanh_normal_head(TANH_BOXES[0]).distribution(jnp.zeros((1, 2)), jnp.zeros(1))
-
-
-HEADS = [
-    (spaces.Discrete(3), 3, 0),
-    (spaces.MultiDiscrete((2, 3)), 5, 0),
-    (spaces.MultiDiscrete((4,)), 4, 0),
-    (spaces.Box(-2.0, 2.0, (1,)), 1, 1),
-    (spaces.Box(0.0, 1.0, ()), 1, 1),
-    (spaces.Box((-1.0, 0.0, -np.inf), (1.0, 4.0, np.inf), (3,)), 3, 3),
-    (spaces.Box(-np.inf, np.inf, (2, 3)), 6, 6),
-]
-
-
-@pytest.mark.parametrize("batch, space, size, log_std_size", [((4, 3), *head) for head in HEADS] + [
-    ((), *HEADS[0]), ((5,), *HEADS[1]), ((), *HEADS[-1])], ids=str)
-def test_head_of_every_space(rng, batch, space, size, log_std_size):
-    head = action_head(space)
-    assert (head.size, head.log_std_size) == (size, log_std_size)
-    outputs = rng.normal(size=(*batch, size)).astype(np.float32)
-    log_std = np.full((log_std_size,), -1.0, np.float32) if log_std_size else None
-    policy = head.distribution(outputs, log_std)
-    action = look(policy, np.zeros((*batch, *space.shape), space.dtype))[0]
-    _, mode, log_prob, entropy = look(policy, action)
-    assert action.shape == mode.shape == (*batch, *space.shape)
-    assert action.dtype == mode.dtype == space.dtype
-    assert log_prob.shape == entropy.shape == batch and log_prob.dtype == jnp.float32
-    assert np.all(np.isfinite(log_prob)) and np.all(np.isfinite(entropy))
-    assert np.all(look(policy, mode)[2] >= log_prob - 1e-5)
-    if not isinstance(space, spaces.Box):
-        assert all(space.contains(a) for a in np.asarray(action).reshape(-1, *space.shape))
-    if len(batch) == 2:
-        each = lambda x, action: head.distribution(x, log_std).log_prob(action)
-        close(jax.jit(jax.vmap(jax.vmap(each)))(outputs, action), log_prob, atol=1e-5)
-
-
-def test_box_head_works_in_units_of_the_half_range():
-    head = action_head(spaces.Box((-2.0, 0.0, -np.inf, 3.0), (2.0, 1.0, 5.0, 3.0), (4,)))
-    outputs, log_std = jnp.array([[0.5, -1.0, 7.0, 0.0]]), jnp.array([0.0, -1.0, 0.5, 0.0])
-    policy = head.distribution(outputs, log_std)
-    close(policy.mean[0, :3], [1.0, 0.0, 7.0])
-    close(jnp.exp(policy.log_std[0]), [2.0, 0.5 * np.exp(-1.0), np.exp(0.5), 1.0])   # a point: no range to speak of
-    action = policy.sample(key)
-    oracle = scipy.stats.norm(np.asarray(policy.mean, float), np.exp(np.asarray(policy.log_std, float)))
-    close(policy.log_prob(action), oracle.logpdf(action).sum(-1), rtol=1e-4)
-
-
-def test_box_of_two_axes_keeps_rows_and_columns_apart():
-    space = spaces.Box(((-1.0, -2.0), (-3.0, -4.0)), ((1.0, 2.0), (3.0, 4.0)), (2, 2))
-    policy = action_head(space).distribution(jnp.ones((1, 4)), jnp.zeros(4))
-    close(policy.mode()[0], [[1.0, 2.0], [3.0, 4.0]])
-
-
-def test_head_masks(rng):
-    outputs = rng.normal(size=(50, 5)).astype(jnp.bfloat16)
-    mask = rng.random((50, 5)) < 0.3
-    mask[:, 1] = mask[:, 4] = True
-    policy = jax.jit(action_head(spaces.Discrete(5)).distribution)(outputs, mask=mask)
-    action = look(policy, np.zeros(50, np.int32))[0]
-    assert mask[np.arange(50), action].all()
-    policy = jax.jit(action_head(spaces.MultiDiscrete((2, 3))).distribution)(outputs, mask=mask)
-    action, _, log_prob, _ = look(policy, np.zeros((50, 2), np.int32))
-    assert mask[np.arange(50), action[:, 0]].all() and mask[np.arange(50), 2 + action[:, 1]].all()
-    assert log_prob.dtype == jnp.float32                                      # though the network is bfloat16
-
-
-def test_head_errors():
-    with pytest.raises(ValueError, match="log_std"):
-        action_head(spaces.Box(-1.0, 1.0, (2,))).distribution(jnp.zeros((1, 2)))
-    with pytest.raises(TypeError, match="no action head"):
-        action_head("Discrete")

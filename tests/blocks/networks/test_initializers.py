@@ -14,7 +14,9 @@ def assert_orthogonal(kernel, scale):
     np.testing.assert_allclose(gram, scale**2 * np.eye(len(gram)), atol=2e-6 * scale**2)
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (4, 64), (64, 2), (1, 1), (5, 1), (1, 7), (3, 3, 4, 16), (2, 2, 1, 8)])
+@pytest.mark.parametrize(
+    "shape", [(64, 64), (4, 64), (64, 2), (1, 1), (5, 1), (1, 7), (3, 3, 4, 16), (2, 2, 1, 8)]
+)
 def test_orthogonal(shape, scale=2**0.5):
     kernel = jax.jit(orthogonal(scale), static_argnums=1)(jax.random.key(0), shape)
     assert kernel.shape == shape and kernel.dtype == jnp.float32
@@ -34,14 +36,22 @@ def test_sixteen_seeds_at_once_many_times():
 
 def test_no_lapack_in_the_compiled_program():
     keys = jax.random.split(jax.random.key(0), 16)
-    program = jax.jit(jax.vmap(lambda key: orthogonal()(key, (8, 32)))).lower(keys).compile().as_text()
+    program = (
+        jax.jit(jax.vmap(lambda key: orthogonal()(key, (8, 32)))).lower(keys).compile().as_text()
+    )
     assert "custom-call" not in program
 
 
 def test_uniform_over_the_orthogonal_group():
-    """Haar measure: each entry has mean 0 and mean square 1/n, each sign is fair (a plain QR fails this)."""
-    draws, n = 4000, 3
-    q = np.asarray(jax.vmap(lambda key: orthogonal()(key, (n, n)))(jax.random.split(jax.random.key(5), draws)))
+    """Haar measure.
+
+    Each entry has mean 0 and mean square 1/n, each sign is fair (a plain QR fails this).
+    """
+    draws = 4000
+    n = 3
+    q = np.asarray(
+        jax.vmap(lambda key: orthogonal()(key, (n, n)))(jax.random.split(jax.random.key(5), draws))
+    )
     np.testing.assert_allclose(q.mean(0), 0.0, atol=5 / np.sqrt(n * draws))
     np.testing.assert_allclose((q**2).mean(0), 1 / n, atol=0.03)
     np.testing.assert_allclose((np.linalg.det(q) > 0).mean(), 0.5, atol=0.04)

@@ -1,4 +1,8 @@
-"""noisy.py: the paper's sums entry by entry, its initial values, the mean without noise, fresh noise with every key."""
+"""noisy.py.
+
+The paper's sums entry by entry, its initial values, the mean without noise, fresh noise with every
+key.
+"""
 
 import flax.linen as nn
 import jax
@@ -9,8 +13,14 @@ import scipy.stats
 from jaxrl.blocks.networks.noisy import NoisyDense
 from tests import reference
 
-close = lambda got, want, **kw: np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-5} | kw)
-key, P, Q = jax.random.key(0), 6, 4
+
+def close(got, want, **kw):
+    return np.testing.assert_allclose(got, want, **{"rtol": 1e-5, "atol": 1e-5} | kw)
+
+
+key = jax.random.key(0)
+P = 6
+Q = 4
 layer = NoisyDense(Q)
 params = layer.init(key, jnp.zeros((1, P)))["params"]
 names = ("mu_kernel", "sigma_kernel", "mu_bias", "sigma_bias")
@@ -23,7 +33,10 @@ def noisy(params, x, key):
 
 
 def noise_of(key):
-    """The noise of a call: (f(e_in), f(e_out), eps_w), shown by layers of which only one sigma is not 0."""
+    """The noise of a call.
+
+    (f(e_in), f(e_out), eps_w), shown by layers of which only one sigma is not 0.
+    """
     zero = {name: jnp.zeros_like(params[name]) for name in names}
     out = np.asarray(noisy(zero | {"sigma_bias": jnp.ones(Q)}, jnp.zeros((1, P)), key))[0]
     both = np.asarray(noisy(zero | {"sigma_kernel": jnp.ones((P, Q))}, jnp.eye(P), key))
@@ -31,10 +44,13 @@ def noise_of(key):
 
 
 def test_is_equations_9_to_11():
-    weights = [np.asarray(params[name], float) + 0.1 * np.random.default_rng(1).normal(size=params[name].shape)
-               for name in names]
+    weights = [
+        np.asarray(params[name], float)
+        + 0.1 * np.random.default_rng(1).normal(size=params[name].shape)
+        for name in names
+    ]
     f_in, f_out, both = noise_of(key)
-    close(both, np.outer(f_in, f_out))                              # factorised
+    close(both, np.outer(f_in, f_out))                              # factorized
     e_in, e_out = (np.sign(f) * f.astype(float) ** 2 for f in (f_in, f_out))
     got = noisy(dict(zip(names, (jnp.asarray(w, jnp.float32) for w in weights))), inputs, key)
     for x, y in zip(inputs, got):
@@ -44,10 +60,21 @@ def test_is_equations_9_to_11():
 def test_worked_number():
     """p = q = 1, mu_w 2, sigma_w .5, mu_b -1, sigma_b .25, x = 3: 5 + 1.5 f(a) f(b) + .25 f(b)."""
     one = NoisyDense(1)
-    weights = dict(zip(names, (jnp.array([[2.0]]), jnp.array([[0.5]]), jnp.array([-1.0]), jnp.array([0.25]))))
-    show = lambda **w: float(one.apply({"params": {n: 0 * v for n, v in weights.items()} | w}, jnp.ones((1, 1)),
-                                       rngs={"noise": key})[0, 0])
-    f_b, f_ab = show(sigma_bias=jnp.ones(1)), show(sigma_kernel=jnp.ones((1, 1)))
+    weights = dict(
+        zip(names, (jnp.array([[2.0]]), jnp.array([[0.5]]), jnp.array([-1.0]), jnp.array([0.25])))
+    )
+
+    def show(**w):
+        return float(
+            one.apply(
+                {"params": {n: 0 * v for n, v in weights.items()} | w},
+                jnp.ones((1, 1)),
+                rngs={"noise": key},
+            )[0, 0]
+        )
+
+    f_b = show(sigma_bias=jnp.ones(1))
+    f_ab = show(sigma_kernel=jnp.ones((1, 1)))
     got = one.apply({"params": weights}, jnp.full((1, 1), 3.0), rngs={"noise": key})
     close(got, [[5 + 1.5 * f_ab + 0.25 * f_b]])
     assert abs(f_ab) > 1e-3 and abs(f_b) > 1e-3
@@ -67,7 +94,10 @@ def test_initial_values():
 def test_without_a_stream_it_acts_by_its_mean():
     got = jax.jit(lambda x: layer.apply({"params": params}, x))(inputs)
     close(got, inputs @ np.asarray(params["mu_kernel"]) + np.asarray(params["mu_bias"]))
-    still = params | {"sigma_kernel": 0 * params["sigma_kernel"], "sigma_bias": 0 * params["sigma_bias"]}
+    still = params | {
+        "sigma_kernel": 0 * params["sigma_kernel"],
+        "sigma_bias": 0 * params["sigma_bias"],
+    }
     np.testing.assert_array_equal(noisy(still, inputs, key), got)   # sigma 0: the same
 
 
@@ -85,8 +115,11 @@ def test_layers_of_a_network_have_noise_of_their_own():
     two = nn.Sequential([NoisyDense(P), NoisyDense(P)])
     show = jax.tree.map(jnp.zeros_like, two.init(key, inputs))
     noise = []
-    for name in ("layers_0", "layers_1"):           # the first layer's bias alone, seen through 1 x; then the second's
-        ones = {"params": show["params"] | {name: show["params"][name] | {"sigma_bias": jnp.ones(P)}}}
+    # the first layer's bias alone, seen through 1 x; then the second's
+    for name in ("layers_0", "layers_1"):
+        ones = {
+            "params": show["params"] | {name: show["params"][name] | {"sigma_bias": jnp.ones(P)}}
+        }
         ones["params"]["layers_1"] = ones["params"]["layers_1"] | {"mu_kernel": jnp.eye(P)}
         noise.append(np.asarray(two.apply(ones, inputs, rngs={"noise": key}))[0])
     assert np.abs(noise[0] - noise[1]).min() > 1e-4
@@ -105,7 +138,7 @@ def test_one_draw_for_the_batch_unless_vmapped_over_keys():
 
 
 def test_gradient_of_sigma_is_the_noise():
-    """By the paper's eq. 9: d y_j / d sigma_ij = f_i f_j x_i, and f_j for the bias."""
+    """The paper's eq. 9 gives d y_j / d sigma_ij = f_i f_j x_i, and f_j for the bias."""
     f_in, f_out, _ = noise_of(key)
     slope = jax.jit(jax.grad(lambda params: noisy(params, inputs[:1], key).sum()))(params)
     close(slope["sigma_kernel"], np.outer(f_in * inputs[0], f_out))

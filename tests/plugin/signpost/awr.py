@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from jaxrl.blocks.losses.returns import gae
 from jaxrl.blocks.optim import adam
-from jaxrl.blocks.policy_gradient import PolicyGradientConfig, policy_gradient, value_metrics
+from jaxrl.blocks.policy_gradient import (
+    Learned,
+    PolicyGradientConfig,
+    policy_gradient,
+    value_metrics,
+)
 from jaxrl.declare import Range, defaults, hyper, log_range
 from jaxrl.types import Agent, Algorithm, EnvSpec
 
@@ -29,13 +34,20 @@ def make_agent(config: Config, spec: EnvSpec) -> Agent:
     base = policy_gradient(config, spec, adam)
 
     def learn(state, hyper, batch, progress, key):
-        seen = base.read(state, hyper, batch)
-        advantage, target = gae(seen.reward, seen.value, seen.next_value, batch.terminated, batch.truncated,
-                                gamma=hyper.gamma, lam=hyper.lam)
+        rollout = base.read(state, hyper, batch)
+        advantage, target = gae(
+            rollout.reward, rollout.value, rollout.next_value, batch.terminated, batch.truncated,
+            gamma=hyper.gamma, lam=hyper.lam)
         weight = jnp.minimum(jnp.exp(advantage / hyper.temperature), hyper.max_weight)
-        learned, metrics = base.step(base.loss, (state.params, state.optimizer), hyper, progress, batch.carry0,
-                                     seen.inputs, batch.action, weight, target)
-        return base.finish(state, batch, seen, learned), metrics | value_metrics(seen.value, target), ()
+
+        def loss(params):
+            return base.loss(params, hyper, batch.carry0, rollout.inputs, batch.action,
+                             advantage=weight, target=target)
+
+        learned = Learned(state.params, state.optimizer)
+        learned, metrics = base.step(loss, learned, hyper, progress)
+        state = base.finish(state, batch, rollout, learned)
+        return state, metrics | value_metrics(rollout.value, target), ()
 
     return base.agent(learn)
 
