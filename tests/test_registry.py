@@ -30,7 +30,7 @@ def test_a_table_that_is_none_is_left_out(table, monkeypatch):
     entry = registry.metadata.EntryPoint("mine", "tests.test_registry:TABLE", registry.NETWORKS)
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry])
     monkeypatch.setattr("tests.test_registry.TABLE", table, raising=False)
-    with pytest.warns(UserWarning, match="tests.test_registry:TABLE is no dict"):
+    with pytest.warns(UserWarning, match="tests.test_registry:TABLE is left out: not a dict"):
         assert registry.merge(registry._tables(registry.NETWORKS)) == {}
 
 

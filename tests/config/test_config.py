@@ -157,7 +157,8 @@ def test_origins_of_wrappers(tmp_path):
     stack = rows["env.wrappers.frame_stack"]
     assert stack[1:3] == (4, "override") and "newest" in stack.help
     assert rows["env.randomize.length"][1:3] == ([0.4, 1.0], "override")
-    assert rows["env.curriculum.gravity"].help == "[first,last] of the training, in place of 9.8"
+    assert rows["env.curriculum.gravity"].help == (
+        "values [first,last] over the course of the training, instead of 9.8")
     assert "env.wrappers.sticky_actions" not in rows and "env.wrappers.one_hot" not in rows
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml(config.compose([*BASE, *ASKED])))
@@ -187,32 +188,34 @@ def test_a_preset_may_ask_for_wrappers(preset):
      "sticky_actions, action_repeat, scale_reward, clip_reward, one_hot, flatten, frame_stack   (jaxrl list wrappers)"),
     (("frame_stack=4",), 'unknown key "frame_stack". Did you mean: '
      "env.wrappers.frame_stack (default 1, observations seen at once, the newest last along the last axis)?"),
-    (("env.wrappers=4",), "env.wrappers holds settings, it is none itself. They are written env.wrappers.NAME=value   "
-                          "(jaxrl list cartpole)"),
+    (("env.wrappers=4",), "env.wrappers is a group of settings, not a setting. "
+     "They are written env.wrappers.NAME=value   (jaxrl list cartpole)"),
     (("env.wrappers.frame_stack=1.5",), "env.wrappers.frame_stack=1.5 is not a whole number"),
     (("env.wrappers.flatten=1",), "env.wrappers.flatten=1 is not true or false"),
     (("env.wrappers.sticky_actions=2",), "env.wrappers.sticky_actions=2 is out of range: 0 <= sticky_actions <= 1 "
                                          "(probability that the last action is executed again)"),
     (("env.wrappers.clip_reward=1",), "env.wrappers.clip_reward=1 is not two numbers, such as [0.4,0.6]"),
-    (("env.wrappers.clip_reward=[1,-1]",), "env.wrappers.clip_reward=[1,-1] is the wrong way round: [low,high]"),
+    (("env.wrappers.clip_reward=[1,-1]",), "env.wrappers.clip_reward=[1,-1] is reversed: write [low,high]"),
     (("env.wrappers.rescale_action=true",), "cartpole cannot be made with env.wrappers.rescale_action=true: "
      "RescaleAction needs a bounded Box of real actions; CartPole has Discrete(2)"),
     (("env.randomize.lenght=[1,2]",), 'unknown key "env.randomize.lenght" for cartpole. Did you mean: '
-     "env.randomize.length (default null, [low,high] to draw from at every reset, in place of 0.5)?"),
-    (("env.randomize.length=[2,1]",), "env.randomize.length=[2,1] is the wrong way round: [low,high]"),
+     "env.randomize.length (default null, range [low,high] of a uniform draw at every reset, "
+     "instead of 0.5)?"),
+    (("env.randomize.length=[2,1]",), "env.randomize.length=[2,1] is reversed: write [low,high]"),
     (("env.randomize.length=[1]",), "env.randomize.length=[1] is not two numbers, such as [0.4,0.6]"),
     (("env.randomize.length=[a,b]",), "env.randomize.length=[a,b] is not two numbers, such as [0.4,0.6]"),
     (("env.curriculum.length=[0,1e400]",), "env.curriculum.length=[0,1e400] is not a finite number"),
     (("env.curriculum.length=3",), "env.curriculum.length=3 is not two numbers, such as [0.4,0.6]"),
     (("env.randomize.length=[1,2]", "env.curriculum.length=[1,2]"),
-     "env.randomize.length and env.curriculum.length exclude each other: length is drawn at every reset, or follows "
-     "the training. Leave one of them out"),
+     "env.randomize.length and env.curriculum.length exclude each other: length is either drawn at "
+     "every reset or follows the training. Leave one of them out"),
     (("env.params.length=1", "env.curriculum.length=[1,2]"),
      "env.params.length=1 has no effect beside env.curriculum.length. Leave one of them out"),
-    (("algo=ppo", "env=pendulum", "preset=none", "env.randomize.max_torque=[1,2]"), "env.randomize.max_torque: "
-     "max_torque is not a number that may change while the program of pendulum runs. These are: g, m, l, dt"),
+    (("algo=ppo", "env=pendulum", "preset=none", "env.randomize.max_torque=[1,2]"), 
+     "env.randomize.max_torque: max_torque cannot change while the program of pendulum runs. "
+     "The parameters that can: g, m, l, dt"),
     (("algo=ppo", "env=probe-both", "preset=none", "env.curriculum.speed=[1,2]"),
-     'unknown key "env.curriculum.speed" for probe-both. It has: no parameters'),
+     'unknown key "env.curriculum.speed" for probe-both. Its parameters: none'),
 ])
 def test_error_texts_of_wrappers(words, text):
     assert problems(*words) == [text]
@@ -231,7 +234,7 @@ def test_a_curriculum_leaves_the_actions_alone(monkeypatch):
     monkeypatch.setitem(registry.environments(), "strong", f"{__name__}:Strong")
     strong = {"algo": {"name": "ppo"}, "env": {"name": "strong"}}
     assert config.reading.read(strong | {"env.curriculum.push": (0, 1)}).env.curriculum == {"push": (0.0, 1.0)}
-    with pytest.raises(UserError, match=r"env\.curriculum\.most changes the actions of strong, which stay the same"):
+    with pytest.raises(UserError, match=r"env\.curriculum\.most changes the actions of strong, which must stay"):
         config.reading.read(strong | {"env.curriculum.most": (1, 2), "env.wrappers.rescale_action": True})
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -66,11 +67,16 @@ def new_keys(pairs) -> list[tuple[str, str, str]]:
 KEYS = new_keys(PAIRS)
 
 
+def compilation_cache() -> Path:
+    """JAX's cache, which a slow compilation reads and writes."""
+    return Path(jax.config.jax_compilation_cache_dir or sys.prefix).resolve()
+
+
 class Watch:
     """Notes every file that is opened, and every program that is started, but for what lies in the packages."""
 
     on, seen = False, []
-    homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix)
+    homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix, str(compilation_cache()))
 
     @classmethod
     def hook(cls, event, args):

@@ -173,6 +173,6 @@ def test_compile_seconds_count_no_work():
 def test_more_devices_than_there_are():
     from jaxrl import backend
 
-    with pytest.raises(UserError, match=rf"num_devices=999 was asked for, JAX sees {len(jax.devices())}: "):
+    with pytest.raises(UserError, match=rf"num_devices=999 was asked for, but JAX sees {len(jax.devices())}: "):
         backend.devices(999)
     assert backend.devices(1) == jax.devices()[:1] and backend.devices() == jax.devices()

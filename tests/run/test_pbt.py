@@ -281,7 +281,7 @@ def test_all_search_ranges_by_default_but_what_is_fixed():
 
 @pytest.mark.parametrize("words, text", [
     (["interval=100000", "total_steps=100000"], "interval=100,000 is not less than total_steps=100,000"),
-    (["algo.learning_rate=range(0,1)"], "begins at 0, which has no logarithm, by which algo.learning_rate is compared"),
+    (["algo.learning_rate=range(0,1)"], "begins at 0, which has no logarithm, and algo.learning_rate is searched on a log scale"),
     (["schedule=runs/x"], "schedule= has no effect in PBT"),
 ])
 def test_what_would_do_nothing_or_something_else(words, text):

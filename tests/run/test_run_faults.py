@@ -209,7 +209,7 @@ def test_the_cache_is_the_users_own(tmp_path, monkeypatch, set_to):
 def test_device_gpu_without_one():
     if jax.default_backend() == "gpu":
         pytest.skip("there is one")
-    with pytest.raises(UserError, match=r"device=gpu was asked for, JAX sees only: cpu\. This is a CPU build of jaxlib "
+    with pytest.raises(UserError, match=r"device=gpu was asked for, but JAX sees only: cpu\. Install a GPU build of jaxlib "
                                         r'\(README, "GPU"\), or use device=cpu'):
         backend.prepare("gpu")
 
