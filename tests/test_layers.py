@@ -87,7 +87,7 @@ def test_layers_of_jaxrl_point_one_way():
 
 
 def test_nothing_imports_in_a_circle():
-    """At the top of modules; inside functions the layers above bound it."""
+    """There is no circle of imports at the top of modules; the layers bound those in functions."""
     graph = {
         m: {i.module for i in own(m) if i.top and i.module in FILES and i.module != m}
         for m in FILES
@@ -174,7 +174,7 @@ def test_what_is_imported_is_declared():
 
 
 def modules_after(code: str) -> set[str]:
-    """The modules of a fresh interpreter after `code`."""
+    """Return the modules of a new interpreter after `code`."""
     code += "\nimport json, sys\nprint('\\n' + json.dumps(list(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -193,9 +193,8 @@ def test_importing_environments_costs_nothing():
 
 
 def test_importing_jaxrl_beside_jax_costs_little():
-    """Hydra and what it brings, because the configs are registered; of ours almost nothing."""
-    plain, both = modules_after("import jax"), modules_after("import jax, jaxrl")
-    added = both - plain
+    """`import jaxrl` adds Hydra with its dependencies and almost nothing of our own."""
+    added = modules_after("import jax, jaxrl") - modules_after("import jax")
     assert tops(added) - set(sys.stdlib_module_names) <= {
         "jaxrl", "hydra", "omegaconf", "antlr4", "yaml", "attr", "attrs", "packaging",
         "cython_runtime",
@@ -212,7 +211,7 @@ def test_importing_jaxrl_beside_jax_costs_little():
 
 
 def test_storage_needs_no_jax():
-    """A full disk or a damaged file is handled, and tested, without it."""
+    """Full disks and damaged files are handled, and tested, without JAX."""
     storage = [module for module in FILES if inside(module, "jaxrl.storage")]
     code = f"import {', '.join(storage)}, jaxrl.report.page, jaxrl.report.tensorboard"
     assert not tops(modules_after(code)) & {

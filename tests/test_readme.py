@@ -32,7 +32,7 @@ def commands(code: str) -> list[str]:
 
 
 def cases() -> list:
-    """One for each bash line and each Python block, in the order of the README."""
+    """Return a case for each bash line and each Python block, in the order of the README."""
     found = []
     for kind, code in BLOCKS:
         if kind == "python":
@@ -49,7 +49,7 @@ def cases() -> list:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """Where a reader sits: a folder that is not the checkout."""
+    """A working folder outside the checkout."""
     return tmp_path_factory.mktemp("desk")
 
 
@@ -66,11 +66,12 @@ def sh(words: list[str], cwd: Path, code: int = 0) -> str:
 
 
 def check_install(words: list[str]) -> None:
-    """The extras that are asked for exist, and what the command would install is here."""
+    """Check that the extras exist and that the package is installed."""
     extras = set(
         tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     )
-    editable, what = words[2] == "-e", words[-1]
+    editable = words[2] == "-e"
+    what = words[-1]
     name, _, asked = what.rstrip("]").partition("[")
     if editable:
         assert name == "." and (not asked or asked in extras)
@@ -162,7 +163,7 @@ def test_the_table_of_commands_is_complete():
 
 
 def test_the_script_is_the_example():
-    """What the README shows as a Hydra script is examples/hydra_main.py in short."""
+    """The Hydra script of the README is examples/hydra_main.py in short."""
     script = next(code for kind, code in BLOCKS if kind == "python" and "hydra.main" in code)
     decorator = next(line for line in script.splitlines() if line.startswith("@hydra.main"))
     assert decorator in (ROOT / "examples" / "hydra_main.py").read_text()

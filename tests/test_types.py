@@ -1,4 +1,4 @@
-"""The type checker's view of the layers that hold state and configs: `[tool.mypy]` in pyproject.toml.
+"""Types of the layers that hold state and configs, checked by mypy (`[tool.mypy]`, pyproject.toml).
 
 mypy takes about 15 s without a cache and 2 s with one, so its cache is kept in the user's cache
 folder, one for each checkout.

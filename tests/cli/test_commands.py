@@ -24,7 +24,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that train has made, and what it printed."""
+    """The folder of a run that `jaxrl train` has made."""
     folder = tmp_path_factory.mktemp("run") / "a run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["jaxrl", "train", *TINY])

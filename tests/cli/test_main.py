@@ -1,4 +1,4 @@
-"""The command line as a whole: help, errors, exit codes, and what it imports to be quick."""
+"""The command line as a whole: help, errors, exit codes, imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEAVY = ("flax", "gymnax", "ray", "rich", "tensorboardX", "gymnasium", "matplotl
 
 
 def modules_after(code: str) -> set[str]:
-    """Top-level modules in a fresh interpreter after `code`."""
+    """Return the top-level modules of a new interpreter after `code`."""
     code += "\nimport json, sys\nprint('\\n' + json.dumps(list(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
@@ -194,7 +194,10 @@ def test_list_tables(capsys):
 def test_show_says_where_values_come_from(capsys):
     assert cli.main(["show", "algo=ppo", "env=pendulum", "algo.gamma=0.9", "preset=none"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    find = lambda key: next(line.split() for line in lines if line.split()[:1] == [key])
+
+    def find(key: str) -> list[str]:
+        return next(line.split() for line in lines if line.split()[:1] == [key])
+
     assert find("algo.gamma")[1:3] == ["0.9", "override"] and find("algo.lam")[1:3] == [
         "0.95",
         "default",

@@ -1,4 +1,4 @@
-"""What a run shows: header, live line, result; and that no state of a stream stops it."""
+"""Output of a run: header, live line, result. No state of a stream stops a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUMMARY = {
 
 
 def play(reporter, run=Path("runs/x")):
-    """All that a loop may say."""
+    """Call every method of a reporter as a loop does."""
     reporter.header({"algorithm": "ppo", "run": str(run)})
     reporter.progress(1000, 5000, 1e5, None, 1.0)
     reporter.note("total_steps=4,999 is rounded up to 5,000")
@@ -131,7 +131,8 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_one_live_line(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    stream, now = Terminal(), [0.0]
+    stream = Terminal()
+    now = [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
     with Screen(clock=lambda: now[0]) as shown:
         for _ in range(50):

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -63,14 +63,19 @@ def keys_of(algo: str, env: str) -> list[str]:
     return [*declared(algo), *declared_of_env(env)]
 
 
-def new_keys(pairs) -> list[tuple[str, str, str]]:
-    """(algorithm, environment, key), each key of an algorithm or an environment once."""
-    seen, found = set(), []
+def owner_of(algo: str, env: str, key: str) -> str:
+    if key.startswith("algo."):
+        return algo
+    return env if key.startswith("env.params.") else ""
+
+
+def new_keys(pairs: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Return (algorithm, environment, key), each key of an algorithm or an environment once."""
+    seen = set()
+    found = []
     for algo, env in pairs:
         for key in keys_of(algo, env):
-            owner = (
-                algo if key.startswith("algo.") else env if key.startswith("env.params.") else ""
-            )
+            owner = owner_of(algo, env, key)
             if (owner, key) not in seen:
                 seen.add((owner, key))
                 found.append((algo, env, key))
@@ -88,7 +93,8 @@ def compilation_cache() -> Path:
 class Watch:
     """A record of the files that are opened and the programs that are started outside packages."""
 
-    on, seen = False, []
+    on = False
+    seen: ClassVar[list[tuple[str, Any]]] = []
     homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix, str(compilation_cache()))
 
     @classmethod
@@ -111,8 +117,9 @@ def one_line(text: str) -> bool:
 
 
 def composed(make) -> config.RunConfig | None:
-    """What `make` gives, None if that is a UserError as promised."""
-    Watch.on, Watch.seen = True, []
+    """Return what `make` returns, or None for a UserError whose texts are single lines."""
+    Watch.on = True
+    Watch.seen = []
     try:
         made = make()
     except UserError as error:
@@ -139,13 +146,13 @@ def path(tmp_path_factory):
 
 
 def values_of(key: str) -> list[Any]:
-    """What a user may give to `key`: VALUES from Python, and what the grammar makes of WORDS."""
+    """Return values for `key`: VALUES from Python, and the values that WORDS parse to."""
     items, _ = config.parse(f"{key}={word}" for word in WORDS)
     return [*VALUES, 10**5000, *(item.value for item in items)]
 
 
 def accepted(declaration, key: str, values: list[Any]) -> list[Any]:
-    """Those of `values` that the declaration takes, each once as what it becomes."""
+    """Return the `values` that the declaration allows, one for each converted value."""
     taken = {}
     for value in values:
         try:
@@ -160,11 +167,10 @@ def accepted(declaration, key: str, values: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("algo, env", PAIRS)
 def test_every_setting_takes_or_refuses_every_value(algo, env, path):
     """Values that fit their declarations make a config, several at a time or else one by one."""
-    known, base = (
-        {**declared(algo), **declared_of_env(env)},
-        {"algo": algo, "env": env, "preset": "none"},
-    )
-    names, others = values_of("out"), values_of("seed")  # names and paths are taken as they stand
+    known = {**declared(algo), **declared_of_env(env)}
+    base = {"algo": algo, "env": env, "preset": "none"}
+    names = values_of("out")       # names and paths stay as they are typed
+    others = values_of("seed")
     failures = []
 
     def compose(values):
@@ -193,7 +199,7 @@ def test_every_setting_takes_or_refuses_every_value(algo, env, path):
 
 
 def sections(keys: list[str]) -> dict[str, list[str]]:
-    """Keys by what stands before their last dot."""
+    """Return the keys by the part before their last dot."""
     return {head: list(group) for head, group in itertools.groupby(
         sorted(keys, key=lambda key: key.rpartition(".")[0]), lambda key: key.rpartition(".")[0])}
 

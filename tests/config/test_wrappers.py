@@ -76,7 +76,8 @@ def test_origins_of_wrappers(tmp_path):
 
 
 def test_a_config_stored_before_there_were_wrappers(tmp_path):
-    path, run = tmp_path / "config.yaml", config.compose(BASE)
+    path = tmp_path / "config.yaml"
+    run = config.compose(BASE)
     path.write_text(re.sub(r"  (wrappers|randomize|curriculum): \{\}\n", "", config.to_yaml(run)))
     assert "wrappers" not in path.read_text() and config.from_file(path) == run
 
@@ -187,7 +188,7 @@ def test_error_texts_of_wrappers(words, text):
 
 
 def test_the_ends_of_a_wrapper_s_range_can_be_made():
-    """What the table of wrappers declares is what their constructors take."""
+    """The constructors of wrappers accept the ends of the declared ranges."""
     for name, option in registry.wrappers().items():
         for end in (option.low, option.high):
             if end is not None:
@@ -215,7 +216,7 @@ class Strength(NamedTuple):
 
 
 class Strong(Pendulum):
-    """The bound of the actions is a parameter."""
+    """A Pendulum whose bound of the actions is a parameter."""
 
     default_params = Strength()
 
