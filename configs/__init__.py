@@ -1,1 +1,1 @@
-"""The YAML configs of jaxrl, installed as the package `jaxrl_configs` so that Hydra finds them under pkg://."""
+"""YAML configs of jaxrl, installed as the package `jaxrl_configs` for Hydra's pkg:// paths."""

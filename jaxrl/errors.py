@@ -1,4 +1,4 @@
-"""The three ways in which a command ends early, each with its exit code. The cli prints them; nothing else does."""
+"""Errors that end a command early, each with its exit code. Only the command line prints them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ __all__ = ["Interrupted", "Problem", "RunError", "UserError", "out_of_memory", "
 
 
 class Problem(NamedTuple):
-    """One mistake: a line that says what is wrong and, where there is one, a line that says what to do."""
+    """One mistake: a line that says what is wrong, and optionally a line that says what to do."""
 
     message: str
     hint: str | None = None
 
 
 def _line(problem: Problem | str) -> Problem:
-    """On one line, whatever a user's value in it holds: line breaks and control characters are written as escapes."""
-    problem = Problem(problem) if isinstance(problem, str) else problem
-    return Problem(*(text and "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in problem))
+    """Return the problem with line breaks and control characters of its texts as escapes."""
+    if isinstance(problem, str):
+        problem = Problem(problem)
+    hint = problem.hint
+    return Problem(_printable(problem.message), _printable(hint) if hint else hint)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class UserError(Exception):
-    """Bad usage, config or input. Several mistakes are reported at once.
+    """A mistake in usage, config or input. One error may report several mistakes.
 
-    UserError("text"), UserError("text", "hint") or UserError([Problem("text", "hint"), "text", ...])
+    UserError("text"), UserError("text", "hint") or UserError([Problem("text", "hint"), "text"])
     """
 
     exit_code = 2
@@ -40,7 +48,7 @@ class UserError(Exception):
 
 
 class RunError(Exception):
-    """A run that failed or diverged: RunError("text") or RunError("text", "hint")."""
+    """A failed or diverged run: RunError("text") or RunError("text", "hint")."""
 
     exit_code = 1
 
@@ -53,26 +61,30 @@ class RunError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """What was raised, on one line: its type and text. Of a callback's error, which XLA hands on with its traceback as
-    text, what the callback raised."""
+    """Return the type and text of an error on one line.
+
+    XLA reports an error of a callback as text with a traceback; its last line is returned.
+    """
     text = str(error)
     if "Traceback (most recent call last)" in text:
-        said = [line for line in text.partition("\n--------")[0].splitlines() if line.strip()]
-        if len(said) > 1 and not said[-1].startswith((" ", "Traceback")):
-            return " ".join(said[-1].split())
+        lines = [line for line in text.partition("\n--------")[0].splitlines() if line.strip()]
+        if len(lines) > 1 and not lines[-1].startswith((" ", "Traceback")):
+            return " ".join(lines[-1].split())
     if isinstance(error, RunError):
         return error.problems[0].message
     text = " ".join(text.split())
-    return text if isinstance(error, UserError) else type(error).__name__ + (f": {text}" if text else "")
+    if isinstance(error, UserError):
+        return text
+    return ": ".join(filter(None, (type(error).__name__, text)))
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that a device had no memory left, in XLA's words."""
+    """Tell whether XLA reports that a device had no memory left."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
 class Interrupted(Exception):
-    """A signal ended the run, after its state was saved."""
+    """A run that a signal ended, after its state was saved."""
 
     def __init__(self, signum: int):
         self.signum = int(signum)
@@ -80,7 +92,7 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports a signal."""
+        """The exit code by which a shell reports the signal."""
         return 128 + self.signum
 
     def __str__(self) -> str:

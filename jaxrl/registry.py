@@ -1,11 +1,12 @@
-"""Names become values here, and only here: algorithms and environments by the tables that packages declare.
+"""Tables of algorithms, environments and networks, and the only place where names become values.
 
 A package plugs in with an entry point whose value is a dict, name -> "module:attribute":
 
     [project.entry-points."jaxrl.algorithms"]
     mine = "my_package:ALGORITHMS"
 
-Targets are imported when used, so that listing names is quick. A name in two packages is an error.
+Targets are imported when used, so that listing names is quick. A name that two packages declare is
+an error.
 """
 
 from __future__ import annotations
@@ -17,54 +18,85 @@ import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxrl.errors import Problem, UserError
 
-ALGORITHMS, ENVIRONMENTS, NETWORKS = "jaxrl.algorithms", "jaxrl.environments", "jaxrl.networks"
+if TYPE_CHECKING:
+    from envs_jax.core import Environment
+    from envs_jax.wrappers import Option
+    from jaxrl.types import Algorithm
+
+ALGORITHMS = "jaxrl.algorithms"
+ENVIRONMENTS = "jaxrl.environments"
+NETWORKS = "jaxrl.networks"
 SEARCHES = "jaxrl.searches"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The known word most like `word`, compared in lower case; None if none is alike."""
+    """Return the known word most like `word`, ignoring case, or None if none is similar."""
     lowered = {w.lower(): w for w in words}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
 
 
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return " Did you mean: NEAREST?", or "" if no word is similar."""
+    near = nearest(word, words)
+    return f" Did you mean: {near}?" if near else ""
+
+
 def unknown(kind: str, name: str, names: Iterable[str], where: str) -> Problem:
-    """The text for a name that is in no table: what, the nearest, where to look."""
-    near = nearest(name, names)
-    return Problem(f'unknown {kind} "{name}".' + (f" Did you mean: {near}?" if near else "") + f"   ({where})")
+    """Return the problem of a name that is in no table, with the most similar name.
+
+    where: the command that lists the names.
+    """
+    return Problem(f'unknown {kind} "{name}".{did_you_mean(name, names)}   ({where})')
 
 
 def merge(tables: Iterable[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
-    """One table of several (package, table) pairs; a name in two packages is an error that names both."""
-    merged, owner = {}, {}
+    """Merge (package, table) pairs into one table.
+
+    Raises UserError if two packages declare the same name.
+    """
+    merged: dict[str, str] = {}
+    owner: dict[str, str] = {}
     for package, table in tables:
         for name, target in table.items():
             if name in merged:
-                raise UserError(f'"{name}" is declared by two packages, {owner[name]} and {package}. '
-                                f"Rename one, or uninstall one")
-            merged[name], owner[name] = target, package
+                raise UserError(
+                    f'"{name}" is declared by two packages, {owner[name]} and {package}. '
+                    "Rename one, or uninstall one")
+            merged[name] = target
+            owner[name] = package
     return merged
 
 
 def _tables(group: str) -> Iterable[tuple[str, Mapping[str, str]]]:
-    seen = set()
+    """Yield (package, table) of every entry point of a group; warn of those without a table."""
+    seen: set[str] = set()
     for entry in metadata.entry_points(group=group):
-        if entry.value in seen:      # the same package found twice on the path (an editable install, say)
+        if entry.value in seen:      # one package twice on the path, as in an editable install
             continue
         seen.add(entry.value)
         try:
             table = entry.load()
         except (ImportError, AttributeError) as error:
-            warnings.warn(f"{group}: {entry.value} cannot be loaded and is left out ({error})", stacklevel=2)
+            warnings.warn(
+                f"{group}: {entry.value} cannot be loaded and is left out ({error})", stacklevel=2)
             continue
-        if isinstance(table, Mapping) and all(isinstance(text, str) for pair in table.items() for text in pair):
+        if _is_table(table):
             yield entry.value.partition(":")[0], table
         else:
-            warnings.warn(f'{group}: {entry.value} is no dict, name -> "module:attribute": left out', stacklevel=2)
+            warnings.warn(
+                f'{group}: {entry.value} is left out: not a dict, name -> "module:attribute"',
+                stacklevel=2)
+
+
+def _is_table(table: Any) -> bool:
+    if not isinstance(table, Mapping):
+        return False
+    return all(isinstance(text, str) for pair in table.items() for text in pair)
 
 
 @functools.cache
@@ -73,17 +105,17 @@ def _table(group: str) -> dict[str, str]:
 
 
 def algorithms() -> dict[str, str]:
-    """Name -> "module:attribute" of every algorithm installed."""
+    """Return name -> "module:attribute" of every installed algorithm."""
     return _table(ALGORITHMS)
 
 
 def environments() -> dict[str, str]:
-    """Name -> "module:attribute" of every environment installed."""
+    """Return name -> "module:attribute" of every installed environment."""
     return _table(ENVIRONMENTS)
 
 
 def networks() -> dict[str, str]:
-    """Name -> "module:attribute" of every torso installed: see jaxrl/blocks/networks/modules.py."""
+    """Return name -> "module:attribute" of every installed torso (blocks/networks/modules.py)."""
     return _table(NETWORKS)
 
 
@@ -101,12 +133,12 @@ def _load(name: str, target: str) -> Any:
 
 
 def _unloadable(name: str, target: str, error: Exception) -> UserError:
-    """A target that cannot be imported is a mistake of the package that declares it."""
+    """Return the error of a target that cannot be imported: a mistake of its package."""
     return UserError(f'"{name}" is declared as {target}, which cannot be loaded: {error}')
 
 
-def algorithm(name: str) -> Any:
-    """The `Algorithm` called `name`."""
+def algorithm(name: str) -> Algorithm:
+    """Return the `Algorithm` called `name`. Raises UserError if there is none."""
     table = algorithms()
     if name not in table:
         raise UserError([unknown("algo", name, table, "jaxrl list algos")])
@@ -114,7 +146,7 @@ def algorithm(name: str) -> Any:
 
 
 def network(name: str) -> Any:
-    """The torso called `name`: a flax module class."""
+    """Return the torso called `name`, a flax module class. Raises UserError if there is none."""
     table = networks()
     if name not in table:
         raise UserError([unknown("network", name, table, "jaxrl list networks")])
@@ -130,7 +162,10 @@ def search(name: str) -> Any:
 
 
 def environment_class(name: str) -> Any:
-    """What the table holds for `name`, imported: an Environment class or a function that makes one."""
+    """Import the entry of `name`: an Environment class or a function that makes an Environment.
+
+    Raises UserError if there is none, or if its package is not installed.
+    """
     table = environments()
     if name not in table:
         raise UserError([unknown("env", name, table, "jaxrl list envs")])
@@ -145,33 +180,47 @@ def environment_class(name: str) -> Any:
         raise _unloadable(name, table[name], error) from error
 
 
-def environment(name: str, params: Mapping[str, Any] | None = None, time_limit: int | str | None = "default",
-                wrappers: Mapping[str, Any] | None = None, randomize: Mapping[str, Any] | None = None) -> Any:
-    """-> (env, params), in wrappers. `time_limit`: steps, None for none, "default" for the usual one; the rest: see
-    `envs_jax.build`."""
+def environment(
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    time_limit: int | str | None = "default",
+    wrappers: Mapping[str, Any] | None = None,
+    randomize: Mapping[str, Any] | None = None,
+) -> tuple[Environment, Any]:
+    """Return (env, params) with the environment in its wrappers.
+
+    time_limit: steps, None for no limit, "default" for the environment's usual limit. The other
+    arguments are those of `envs_jax.build`.
+    """
     import envs_jax
 
-    return envs_jax.build(environment_class(name), time_limit=time_limit, wrappers=wrappers, randomize=randomize,
-                          **(params or {}))
+    return envs_jax.build(environment_class(name), time_limit=time_limit, wrappers=wrappers,
+                          randomize=randomize, **(params or {}))
 
 
-def wrappers() -> Mapping[str, Any]:
-    """Name -> `envs_jax.wrappers.Option` of what `env.wrappers.*` may ask for, in the order of application."""
+def wrappers() -> Mapping[str, Option]:
+    """Return name -> Option of the wrappers that `env.wrappers.*` names, in application order."""
     from envs_jax.wrappers import WRAPPERS
 
     return WRAPPERS
 
 
 def environment_numbers(name: str) -> dict[str, int | float]:
-    """What `env.randomize.*` and `env.curriculum.*` may change while a program runs, with defaults: the numbers among
-    `default_params`."""
+    """Return the numbers among `default_params`, with their defaults.
+
+    These are the parameters that `env.randomize.*` and `env.curriculum.*` may change while a
+    program runs.
+    """
     from envs_jax import parameters
 
     return parameters.numbers(environment(name)[1])
 
 
 def environment_options(name: str) -> dict[str, Any]:
-    """What `env.params.*` may set, with defaults: fields of `default_params` first, then constructor arguments."""
+    """Return the parameters that `env.params.*` may set, with their defaults.
+
+    The fields of `default_params` come first, then the arguments of the constructor.
+    """
     from envs_jax import parameters
 
     make = environment_class(name)
@@ -182,5 +231,6 @@ def environment_options(name: str) -> dict[str, Any]:
     options = parameters.fields(params)
     for argument in inspect.signature(make).parameters.values():
         if argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY):
-            options.setdefault(argument.name, None if argument.default is argument.empty else argument.default)
+            required = argument.default is argument.empty
+            options.setdefault(argument.name, None if required else argument.default)
     return options

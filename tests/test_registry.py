@@ -30,11 +30,13 @@ def test_a_table_that_is_none_is_left_out(table, monkeypatch):
     entry = registry.metadata.EntryPoint("mine", "tests.test_registry:TABLE", registry.NETWORKS)
     monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [entry])
     monkeypatch.setattr("tests.test_registry.TABLE", table, raising=False)
-    with pytest.warns(UserWarning, match="tests.test_registry:TABLE is no dict"):
+    with pytest.warns(UserWarning, match="tests.test_registry:TABLE is left out: not a dict"):
         assert registry.merge(registry._tables(registry.NETWORKS)) == {}
 
 
-@pytest.mark.parametrize("target", ["no_such_package:Torso", "jaxrl.blocks.networks.modules:NoSuchTorso"])
+@pytest.mark.parametrize(
+    "target", ["no_such_package:Torso", "jaxrl.blocks.networks.modules:NoSuchTorso"]
+)
 def test_a_target_that_cannot_be_loaded_is_named(target, monkeypatch):
     monkeypatch.setattr(registry, "networks", lambda: {"mine": target})
     with pytest.raises(UserError, match=f'"mine" is declared as {target}, which cannot be loaded'):
@@ -48,11 +50,17 @@ def test_every_declaration_is_sound(algo):
         if d.search is not None:
             assert d.low <= d.search.low < d.search.high <= d.high, d.name
         if isinstance(d.default, int | float) and not isinstance(d.default, bool):
-            assert (d.low is None or d.low <= d.default) and (d.high is None or d.default <= d.high), d.name
+            assert (d.low is None or d.low <= d.default) and (
+                d.high is None or d.default <= d.high
+            ), d.name
 
 
 def test_numbers_are_written_short():
-    assert [short(x) for x in (2.5e-4, 0.001, 0.99, 1e9, 5e5, 0.0, 1.0, None, True, (64, 64), -1e-7)] == [
-        "2.5e-4", "0.001", "0.99", "1e9", "500000", "0", "1", "null", "true", "[64,64]", "-1e-7"]
+    assert [
+        short(x) for x in (2.5e-4, 0.001, 0.99, 1e9, 5e5, 0.0, 1.0, None, True, (64, 64), -1e-7)
+    ] == ["2.5e-4", "0.001", "0.99", "1e9", "500000", "0", "1", "null", "true", "[64,64]", "-1e-7"]
     known = declared("ppo")
-    assert bounds(known["algo.gamma"]) == "0 <= gamma <= 1" and bounds(known["log_every"]) == "log_every >= 1"
+    assert (
+        bounds(known["algo.gamma"]) == "0 <= gamma <= 1"
+        and bounds(known["log_every"]) == "log_every >= 1"
+    )

@@ -1,12 +1,12 @@
-"""Words of the commands that work on a stored run: RUN, then key=value."""
+"""Arguments of commands that work on a stored run: RUN, then key=value."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
-from jaxrl.config.check import check, unknown_key
+from jaxrl.config.check import check, describe, unknown_key
 from jaxrl.config.overrides import parse
 from jaxrl.config.settings import SETTINGS
 from jaxrl.declare import Declaration
@@ -16,31 +16,49 @@ DEVICE = {name: SETTINGS[name] for name in ("device", "num_devices")}
 OUTPUT = {name: SETTINGS[name] for name in ("json", "debug")}
 
 
-def of_run(command: str, words: list[str], known: Mapping[str, Declaration]) -> tuple[str, dict[str, Any]]:
-    """-> (RUN, key -> checked value of those that were given)."""
+def of_run(command: str, words: list[str], known: Mapping[str, Declaration]
+           ) -> tuple[str, dict[str, Any]]:
+    """Return (RUN, key -> checked value of the settings that were given)."""
     path, rest = take_run(command, words)
     return path, options(command, rest, known)
 
 
 def options(command: str, words: list[str], known: Mapping[str, Declaration]) -> dict[str, Any]:
-    """key -> checked value of those that were given; `known` are all that the command takes."""
+    """Return key -> checked value of the settings that were given.
+
+    known: every setting of the command. Raises UserError with all mistakes.
+    """
     items, problems = parse(words)
     values: dict[str, Any] = {}
     for item in items:
-        if item.key in known:
-            values[item.key], problem = check(known[item.key], item.key, item.value, item.text)
-            problems += [problem] if problem else []
-        else:
-            described = {name: (d.default, d.help) for name, d in known.items()}
-            problems.append(unknown_key(item.key, described, where=f"   (jaxrl {command} --help)"))
+        if item.key not in known:
+            where = f"   (jaxrl {command} --help)"
+            problems.append(unknown_key(item.key, describe(known), where=where))
+            continue
+        values[item.key], problem = check(known[item.key], item.key, item.value, item.text)
+        if problem:
+            problems.append(problem)
     if problems:
         raise UserError(problems)
     return values
 
 
+def without_options(words: list[str], known: Container[str]) -> list[str]:
+    """Return the words whose key is not in `known`."""
+    return [word for word in words if _key(word) not in known]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].strip().lstrip("+")
+
+
 def take_run(command: str, words: list[str]) -> tuple[str, list[str]]:
-    """The first word that is not key=value is the run; a folder whose name holds a `=` is one, too."""
+    """Return (RUN, the other words).
+
+    RUN is the first word without a `=`, or a folder whose name has one.
+    """
     for i, word in enumerate(words):
         if "=" not in word or os.path.isdir(word):
             return word, words[:i] + words[i + 1:]
-    raise UserError([Problem(f"{command} needs a run: jaxrl {command} RUN", f"jaxrl {command} --help")])
+    raise UserError([
+        Problem(f"{command} needs a run: jaxrl {command} RUN", f"jaxrl {command} --help")])

@@ -1,4 +1,4 @@
-"""`jaxrl COMMAND key=value ...`: finds the command, prints errors, turns them into exit codes."""
+"""The `jaxrl` command: finds a subcommand, prints its errors, returns its exit code."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from jaxrl.errors import Interrupted, Problem, RunError, UserError, out_of_memory, reason
-from jaxrl.registry import nearest
+from jaxrl.registry import unknown
 
-COMMANDS = {   # name -> what it does; each is a module of this package with HELP and run(words)
+COMMANDS = {   # name -> help; each is a module of this package with HELP and run(words)
     "train": "train an algorithm in an environment",
-    "resume": "go on with a run where it stopped",
+    "resume": "continue a stopped run, or extend a complete one",
     "pbt": "train a population whose members copy from each other",
     "sweep": "train many trials side by side and find the best settings",
-    "eval": "play a run's policy and measure its return",
-    "show": "every value of a config or of a run, and where it comes from",
-    "list": "algorithms, environments, presets, and what can be set",
-    "doctor": "versions, devices, memory, a self-test",
+    "eval": "play the policy of a run and measure its return",
+    "show": "show every value of a config or a run, and its origin",
+    "list": "list algorithms, environments, presets and their settings",
+    "doctor": "show versions, devices and memory, and run a self-test",
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The entry point; returns the exit code: 0 done, 1 the run failed, 2 usage, config or input, 128+n signal n."""
+    """Run a command and return its exit code.
+
+    0: done; 1: the run failed; 2: a mistake in usage, config or input; 128 + n: signal n.
+    """
     words = list(sys.argv[1:] if words is None else words)
     _occupy_standard_files()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")        # LANG=C must cost a character, not a run
+            stream.reconfigure(errors="replace")     # LANG=C may cost a character, not a run
     code = _run(words)
     lost = _flush("stdout")
-    if lost is not None and not isinstance(lost, BrokenPipeError):     # the reader of a pipe may have seen enough
+    if lost is not None and not isinstance(lost, BrokenPipeError):     # a pipe may close early
         say(f"error: stdout cannot be written ({lost.strerror or lost})")
         code = code or 1
     _flush("stderr")
@@ -58,7 +61,7 @@ def _run(words: list[str]) -> int:
 
 
 def _flush(stream: str) -> OSError | None:
-    """Writes what is left; a stream that cannot take it is pointed at nothing, so that Python may end in peace."""
+    """Flush a stream. Redirect a stream that fails to /dev/null, so that Python exits normally."""
     file = getattr(sys, stream)
     try:
         if file is not None and not file.closed:
@@ -71,26 +74,27 @@ def _flush(stream: str) -> OSError | None:
 
 
 def _occupy_standard_files() -> None:
-    """Where stdin, stdout or stderr is closed, a file opened later would take its number, and what libraries print."""
+    """Open /dev/null in place of closed standard streams.
+
+    Otherwise a file that is opened later would take their number, and receive what libraries print.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)     # takes the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)     # takes the lowest free number, which is this one
 
 
 def _dispatch(words: list[str]) -> int | None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    command, rest = words[0], words[1:]
+    command, *rest = words
     if command in ("--version", "-V"):
         print(f"jaxrl {metadata.version('jaxrl')}")
         return 0
     if command not in COMMANDS:
-        near = nearest(command, COMMANDS)
-        hint = f" Did you mean: {near}?" if near else ""
-        raise UserError(f'unknown command "{command}".{hint}   (jaxrl --help)')
+        raise UserError([unknown("command", command, COMMANDS, "jaxrl --help")])
     module = importlib.import_module(f"jaxrl.cli.{command}")
     if any(word in ("-h", "--help") for word in rest):
         print(module.HELP.strip())
@@ -101,29 +105,33 @@ def _dispatch(words: list[str]) -> int | None:
 
 
 def overview() -> str:
-    """What `jaxrl` alone prints."""
-    lines = ["jaxrl COMMAND [key=value ...]", "",
-             "Reinforcement learning in JAX: environments and learners compiled together.", ""]
-    lines += [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
-    lines += ["", "Examples:", "  jaxrl train algo=ppo env=cartpole", "  jaxrl list ppo", "",
-              "Each command explains itself: jaxrl train --help"]
-    return "\n".join(lines)
+    """Return the help of `jaxrl` itself."""
+    commands = [f"  {name:<8} {text}" for name, text in COMMANDS.items()]
+    return "\n".join([
+        "jaxrl COMMAND [key=value ...]", "",
+        "Reinforcement learning in JAX: environments and learners compiled together.", "",
+        *commands, "",
+        "Examples:", "  jaxrl train algo=ppo env=cartpole", "  jaxrl list ppo", "",
+        "Help of a command: jaxrl train --help"])
 
 
 def debugging(words: Sequence[str]) -> bool:
-    """Whether debug=true is among the words, valid or not."""
+    """Tell whether debug=true is among the words, valid or not."""
     return any(word.lstrip("+").replace(" ", "").lower() == "debug=true" for word in words)
 
 
 def report(error: Exception) -> None:
-    """What is wrong, and what to do, on stderr."""
+    """Print what is wrong, and what to do, on stderr."""
     if isinstance(error, UserError | RunError):
         problems = error.problems
     elif out_of_memory(error):
-        problems = [Problem(f"out of memory: {' '.join(str(error).split())[:200]}",
-                            "Try: fewer algo.num_envs, a shorter algo.rollout_length, fewer num_seeds")]
+        text = " ".join(str(error).split())[:200]
+        problems = [Problem(
+            f"out of memory: {text}",
+            "Try: fewer algo.num_envs, a shorter algo.rollout_length, fewer num_seeds")]
     else:
-        problems = [Problem(reason(error)[:500], "Not expected here: debug=true shows where it comes from")]
+        problems = [Problem(
+            reason(error)[:500], "This error is unexpected: debug=true shows its traceback")]
     for message, hint in problems:
         say(f"error: {message}")
         if hint:
@@ -131,13 +139,13 @@ def report(error: Exception) -> None:
 
 
 def say(text: str, stream: str = "stderr") -> None:
-    """One line on stderr (or "stdout"), whatever state that is in: closed, or on a full disk."""
-    stream = getattr(sys, stream)
-    if stream is None:
+    """Print a line on stderr (or "stdout"). A stream that is closed or full is ignored."""
+    file = getattr(sys, stream)
+    if file is None:
         return
-    with contextlib.suppress(OSError, ValueError):          # closed
-        stream.write(text + "\n")
-        stream.flush()
+    with contextlib.suppress(OSError, ValueError):          # ValueError: closed
+        file.write(text + "\n")
+        file.flush()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxrl import config
 from jaxrl.cli.list import reached
 from jaxrl.cli.text import table
@@ -14,15 +17,16 @@ HELP = """
 jaxrl show algo=NAME env=NAME [key=value ...]
 jaxrl show RUN
 
-Every value that a run would have, or has, with where it comes from: default, preset or override. For a run also how it
-was made and how it ended.
+Shows every value that a run would have, or has, with its origin: default,
+preset or override. For a run also how it was started and how it ended.
 
 Examples:
   jaxrl show algo=ppo env=pendulum
   jaxrl show runs/cartpole-ppo-20260101-120000-abcd
 """
 
-ENDED = ("status", "error", "total_steps", "seconds", "eval_iqm", "eval_ci95", "best_step")     # of summary.json
+ENDED = (       # keys of summary.json
+    "status", "error", "total_steps", "seconds", "eval_iqm", "eval_ci95", "best_step")
 
 
 def run(words: list[str]) -> None:
@@ -34,35 +38,50 @@ def run(words: list[str]) -> None:
 
 
 def of_config(words: list[str]) -> list[str]:
-    """The values of a run that is not yet made."""
+    """Return the values of a config that `key=value` words describe."""
     rows = config.origins(words)
     preset = next(row.value for row in rows if row.key == "preset")
+    if preset == "none":
+        return _table(rows)
     score = reached(preset)
-    head = [f"preset {preset}" + (f", reached {score}" if score else ""), ""] if preset != "none" else []
-    return head + _table(rows)
+    head = f"preset {preset}, reached {score}" if score else f"preset {preset}"
+    return [head, "", *_table(rows)]
 
 
 def of_run(path: str, words: list[str]) -> list[str]:
-    """The values of a stored run, how it was made, how it ended."""
+    """Return the values of a stored run, how it was started, and how it ended."""
     if words:
         raise UserError(f'"{words[0]}" is one word too many: jaxrl show RUN takes no settings')
     run = folder.open_run(path)
     made = folder.read_environment(run) or {}
     rows = config.origins_of_file(run / folder.CONFIG, made.get("command", ""))
-    versions = made.get("versions") or {}
+    summary = folder.read_summary(run) or {"status": "running, or ended without a summary"}
+    facts = _start_of(made)
+    facts |= {key: short(summary[key]) for key in ENDED if summary.get(key) is not None}
+    given = [(key, value) for key, value in facts.items() if value]
+    return [str(run), *table(given), "", *_table(rows)]
+
+
+def _start_of(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a run was started, from its environment.json."""
     git = made.get("git") or {}
+    commit = git.get("commit")
+    if commit and git.get("changed"):
+        commit += " (with changes)"
     facts = {
         "command": made.get("command"),
         "started": made.get("started"),
-        "device": "  ".join(f"{key} {value}" for key, value in (made.get("device") or {}).items()),
-        "commit": git.get("commit") and git["commit"] + (" (with changes)" if git.get("changed") else ""),
-        "versions": "  ".join(f"{name} {version}" for name, version in versions.items()),
-        **{f"resumed {i + 1}": f"{again.get('started')}  {again.get('command')}"
-           for i, again in enumerate(made.get("resumed") or [])},
+        "device": _pairs(made.get("device")),
+        "commit": commit,
+        "versions": _pairs(made.get("versions")),
     }
-    summary = folder.read_summary(run) or {"status": "running, or ended without a word"}
-    facts |= {key: short(summary[key]) for key in ENDED if summary.get(key) is not None}
-    return [str(run), *table((key, value) for key, value in facts.items() if value), "", *_table(rows)]
+    for i, again in enumerate(made.get("resumed") or [], start=1):
+        facts[f"resumed {i}"] = f"{again.get('started')}  {again.get('command')}"
+    return facts
+
+
+def _pairs(values: Mapping[str, Any] | None) -> str:
+    return "  ".join(f"{key} {value}" for key, value in (values or {}).items())
 
 
 def _table(rows: list[Origin]) -> list[str]:

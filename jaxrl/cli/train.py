@@ -5,27 +5,32 @@ from __future__ import annotations
 HELP = """
 jaxrl train algo=NAME env=NAME [key=value ...]
 
-Trains, and prints the run folder and what to do next. Values of the tuned preset of this algorithm and environment are
-used where there is one (preset=none: not); what you type always wins. config=RUN/config.yaml repeats a run.
-schedule=RUN alone trains what the members of RUN trained (jaxrl pbt), with the hyperparameters as the fittest had them.
+Trains an algorithm in an environment. Prints the run folder, the result and
+the next commands. If this algorithm and environment have a tuned preset, its
+values are used (preset=none: defaults only); what you type takes precedence.
+config=RUN/config.yaml repeats a run. schedule=RUN alone repeats the training of
+a jaxrl pbt run with one member, whose hyperparameters change as those of the
+best member did.
 
 Examples:
   jaxrl train algo=ppo env=cartpole
-  jaxrl train algo=ppo env=pendulum num_seeds=8 total_steps=1e6 algo.learning_rate=3e-4 out=runs/mine
+  jaxrl train algo=ppo env=pendulum num_seeds=8 algo.gamma=0.95 out=runs/mine
 
-algo.* are the settings of the algorithm (jaxrl list ppo), env.params.* those of the environment (jaxrl list cartpole).
-Lists are written [64,64], nothing is null. The others are:
+Settings of the algorithm, algo.*: jaxrl list ppo
+Settings of the environment, env.*: jaxrl list cartpole
+A list is written [64,64], a missing value null. The other settings:
 """
 
 
 def more_help() -> list[str]:
-    """The settings of every run, for the help."""
+    """Return the table of the settings that every run has."""
     from jaxrl.cli.text import table
     from jaxrl.config.check import short
     from jaxrl.config.schedule import SCHEDULE
     from jaxrl.config.settings import SETTINGS
 
-    return table([name, short(d.default), d.help] for name, d in {**SETTINGS, "schedule": SCHEDULE}.items())
+    settings = {**SETTINGS, "schedule": SCHEDULE}
+    return table([name, short(d.default), d.help] for name, d in settings.items())
 
 
 def run(words: list[str]) -> None:
@@ -38,6 +43,5 @@ def run(words: list[str]) -> None:
 
     from jaxrl.run import loop
 
-    settings = composed.settings
-    with Screen(quiet=settings.quiet, json=settings.json, episodes=settings.eval_episodes) as screen:
+    with Screen.of(composed.settings) as screen:
         loop.train(composed, screen)

@@ -1,8 +1,9 @@
-"""The groups that Hydra sees: `algo/<name>`, `env/<name>` and the schema of the top level, made from the declarations.
+"""Hydra's config groups `algo/<name>` and `env/<name>` and the top level, made from declarations.
 
-They are registered when `jaxrl` is imported, so that a user's own `@hydra.main` script composes the same configs. What
-they hold is made when Hydra first looks, so that importing jaxrl imports no algorithm and no other package. Keys are
-fixed; types are left open, because `config.read` converts and checks values with texts of its own.
+They are registered when `jaxrl` is imported, so that a user's own `@hydra.main` script composes
+the same configs. Their content is made when Hydra first reads them, so that importing jaxrl
+imports no algorithm and no other package. Keys are fixed; types are left open, because
+`config.read` converts and checks values with error texts of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -21,7 +22,7 @@ from jaxrl.errors import UserError
 
 
 def register() -> None:
-    """Called by `import jaxrl`."""
+    """Register the groups with Hydra; `import jaxrl` calls this."""
     from jaxrl import registry
 
     repo = ConfigStore.instance().repo
@@ -31,7 +32,11 @@ def register() -> None:
 
 
 def compose(algo: str, env: str, preset: str) -> dict[str, Any]:
-    """Defaults and preset ("auto", "none" or a name) as nested dicts; `preset` in it is the name of the one applied."""
+    """Compose defaults and preset as nested dicts.
+
+    preset: "auto", "none" or a name. In the result, `preset` is the name of the applied one.
+    Raises UserError if the preset does not compose.
+    """
     return copy.deepcopy(_composed(algo, env, preset))
 
 
@@ -42,54 +47,68 @@ def _composed(algo: str, env: str, preset: str) -> dict[str, Any]:
 
     with _hydra():
         name = preset_name(algo, env) if preset == "auto" else preset
-        name = name if name in _presets() else "none"
-        choice = "~experiment" if name == "none" else f"experiment={name}"
+        if name not in _presets():
+            name = "none"
         try:
-            made = hydra.compose("config", [f"algo={algo}", f"env={env}", choice])
-            plain = OmegaConf.to_container(made, resolve=True)
+            made = hydra.compose("config", [f"algo={algo}", f"env={env}", _choice(name)])
+            plain: Any = OmegaConf.to_container(made, resolve=True)
         except HydraException as error:
             raise UserError(f"preset {name}: {' '.join(str(error).split())}") from error
     return plain | {"preset": name}
 
 
+def _choice(preset: str) -> str:
+    """Return the Hydra override that applies a preset."""
+    return "~experiment" if preset == "none" else f"experiment={preset}"
+
+
 def presets() -> list[str]:
-    """Names of the tuned presets, configs/experiment/*.yaml."""
+    """Return the names of the tuned presets, configs/experiment/*.yaml."""
     with _hydra():
         return _presets()
 
 
 @contextlib.contextmanager
-def _hydra():
-    """Hydra with our configs; a user's `@hydra.main` around it finds its own again."""
+def _hydra() -> Iterator[None]:
+    """Initialize Hydra with our configs; afterwards restore those of a user's `@hydra.main`."""
     import hydra
     from hydra import version
     from hydra.core.global_hydra import GlobalHydra
 
-    outer, base = GlobalHydra.instance().hydra, version.VersionBase.instance().version_base
+    outer = GlobalHydra.instance().hydra
+    base = version.VersionBase.instance().version_base
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("jaxrl_configs", version_base=None):
             yield
     finally:
-        GlobalHydra.instance().hydra, version.VersionBase.instance().version_base = outer, base
+        GlobalHydra.instance().hydra = outer
+        version.VersionBase.instance().version_base = base
 
 
 def preset_name(algo: str, env: str) -> str:
-    """The preset that `preset=auto` looks for. Slashes and colons of a name become dashes in a file name."""
+    """Return the preset that `preset=auto` looks for.
+
+    Slashes and colons of a name become dashes, because presets are files.
+    """
     return f"{algo}_{env}".lower().replace("/", "-").replace(":", "-")
 
 
 def preset_of_script(preset: Any) -> Any:
-    """The preset that Hydra itself applied in a user's `@hydra.main` script, where `preset` reads "auto"."""
+    """Return the preset that Hydra itself applied in a user's `@hydra.main` script.
+
+    There the value of `preset` stays "auto". Raises UserError if another preset is given.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    if not HydraConfig.initialized():
-        return "none" if preset == "auto" else preset      # composed by other means: what was applied is in the values
+    if not HydraConfig.initialized():       # composed by other means: the values hold the preset
+        return "none" if preset == "auto" else preset
     chosen = HydraConfig.get().runtime.choices.get("experiment")
-    chosen = chosen if chosen in _presets() else "none"
+    if chosen not in _presets():
+        chosen = "none"
     if preset not in ("auto", chosen):
         raise UserError(f"preset={preset} has no effect in a script of your own. "
-                        f"Use: {'~experiment' if preset == 'none' else f'experiment={preset}'}")
+                        f"Use: {_choice(preset)}")
     return chosen
 
 
@@ -100,19 +119,25 @@ def _presets() -> list[str]:
 
 
 def _schema(value: Any, first: Iterable[tuple[str, Any]] = ()) -> type:
-    """A dataclass with the fields and values of the config `value`, every type left open: OmegaConf fixes the keys."""
-    fields = [(name, Any, default) for name, default in first]
-    for name, inner in ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value)):
+    """Return a dataclass with the fields and values of the config `value`.
+
+    Every type is left open; OmegaConf fixes the keys.
+    """
+    fields: list[tuple[str, Any, Any]] = [(name, Any, default) for name, default in first]
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
         if dataclasses.is_dataclass(inner):
             kind = _schema(inner)
-            fields.append((name, kind, dataclasses.field(default_factory=kind)))
+            fields.append((field.name, kind, dataclasses.field(default_factory=kind)))
         else:
-            fields.append((name, Any, _default(inner)))
+            fields.append((field.name, Any, _default(inner)))
     return dataclasses.make_dataclass(type(value).__name__, fields)
 
 
 def _default(value: Any) -> Any:
-    return dataclasses.field(default_factory=lambda: list(value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return dataclasses.field(default_factory=lambda: list(value))
+    return value
 
 
 def _algorithm(name: str) -> Any:
@@ -123,9 +148,10 @@ def _algorithm(name: str) -> Any:
 
 def _environment(name: str) -> Any:
     open_ended = ("params", "wrappers", "randomize", "curriculum")
-    node = OmegaConf.create({"name": name, "time_limit": "default", **{part: {} for part in open_ended}})
-    for part in open_ended:
-        node[part]._set_flag("struct", False)    # their keys are the environment's, which is not imported here
+    node = OmegaConf.create(
+        {"name": name, "time_limit": "default", **{part: {} for part in open_ended}})
+    for part in open_ended:        # any key: the environment, which declares them, is not imported
+        node[part]._set_flag("struct", False)
     return node
 
 
@@ -136,12 +162,16 @@ def _settings() -> Any:
 
 
 class _Node(ConfigNode):
-    """An entry of the ConfigStore whose content is made when it is loaded."""
+    """An entry of the ConfigStore whose content is made when Hydra loads the entry."""
 
     def __init__(self, name: str, group: str | None, make: Callable[[], Any]):
-        self.name, self.group, self.package, self.provider, self.make = name, group, None, "jaxrl", make
+        self.name = name
+        self.group = group
+        self.package = None
+        self.provider = "jaxrl"
+        self.make = make
 
-    def __getattr__(self, attribute: str) -> Any:     # called for what is not set: `node`, the first time
+    def __getattr__(self, attribute: str) -> Any:     # called for `node`, which is not set
         if attribute != "node":
             raise AttributeError(attribute)
         made = self.make()
@@ -149,22 +179,27 @@ class _Node(ConfigNode):
 
 
 class _Group(dict):
-    """A group of the ConfigStore (nested dicts, by path) whose names are looked up when it is first read."""
+    """A group of the ConfigStore (nested dicts, by path), filled when Hydra first reads it."""
 
     def __init__(self, group: str, names: Callable[[], Iterable[str]], make: Callable[[str], Any]):
         super().__init__()
-        self._pending = (group, names, make)
+        self.group = group
+        self.names = names
+        self.make = make
+        self.filled = False
 
     def _fill(self) -> None:
-        if self._pending is None:
+        if self.filled:
             return
-        (group, names, make), self._pending = self._pending, None
-        for name in names():
+        self.filled = True
+        for name in self.names():
             *folders, last = name.split("/")
             at: dict = self
             for folder in folders:
                 at = dict.setdefault(at, folder, {})
-            at[f"{last}.yaml"] = _Node(f"{last}.yaml", "/".join([group, *folders]), lambda name=name: make(name))
+            path = "/".join([self.group, *folders])
+            make = functools.partial(self.make, name)
+            at[f"{last}.yaml"] = _Node(f"{last}.yaml", path, make)
 
     def __contains__(self, key: object) -> bool:
         self._fill()
@@ -174,6 +209,6 @@ class _Group(dict):
         self._fill()
         return super().__getitem__(key)
 
-    def keys(self):
+    def keys(self) -> Any:
         self._fill()
         return super().keys()

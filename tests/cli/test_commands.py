@@ -15,13 +15,16 @@ import jaxrl
 from jaxrl import backend, config
 from jaxrl.cli.main import main
 
-TINY = ["algo=ppo", "env=probe-both", "preset=none", "total_steps=1000", "eval_episodes=8", "num_seeds=2",
-        "num_devices=1", "algo.num_envs=4", "algo.rollout_length=16", "algo.minibatches=1", "algo.network.hidden=[8]"]
+TINY = [
+    "algo=ppo", "env=probe-both", "preset=none", "total_steps=1000", "eval_episodes=8",
+    "num_seeds=2", "num_devices=1", "algo.num_envs=4", "algo.rollout_length=16",
+    "algo.minibatches=1", "algo.network.hidden=[8]",
+]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that train has made, and what it printed."""
+    """The folder of a run that `jaxrl train` has made."""
     folder = tmp_path_factory.mktemp("run") / "a run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["jaxrl", "train", *TINY])
@@ -30,11 +33,16 @@ def run(tmp_path_factory):
 
 
 def test_train_says_what_it_did(run, capsys, tmp_path):
-    assert main(["train", f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}", "quiet=false"]) == 0
+    assert (
+        main(["train", f"config={run / 'config.yaml'}", f"out={tmp_path / 'again'}", "quiet=false"])
+        == 0
+    )
     out, err = capsys.readouterr()
     assert f"jaxrl eval {tmp_path / 'again'}" in out and "(2 seeds x 8 episodes)" in out
     assert "probe-both" in err and "total_steps=1,000 is rounded up to 1,024" in err
-    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (run, tmp_path / "again"))
+    first, second = (
+        json.loads((folder / "summary.json").read_text()) for folder in (run, tmp_path / "again")
+    )
     assert first["eval_returns"] == second["eval_returns"], "a stored config repeats the run"
     assert main(["train", *TINY, f"out={run}"]) == 2
     assert "is not empty" in capsys.readouterr().err
@@ -69,19 +77,27 @@ def test_show_run(run, capsys):
     text = capsys.readouterr().out
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "override" in lines["algo.num_envs"] and "default" in lines["algo.gamma"]
-    assert "completed" in lines["status"] and "jaxrl train" in lines["command"] and "jax " in lines["versions"]
+    assert (
+        "completed" in lines["status"]
+        and "jaxrl train" in lines["command"]
+        and "jax " in lines["versions"]
+    )
     assert main(["show", str(run), "seed=3"]) == 2
 
 
 def test_json_is_the_summary(tmp_path, capsys):
     assert main(["train", *TINY, f"out={tmp_path / 'x'}", "json=true"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "x" / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out) == json.loads(
+        (tmp_path / "x" / "summary.json").read_text()
+    )
 
 
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "self-test passed" in out and all(word in out for word in ("jaxlib", "devices", "memory", "ray", "cores"))
+    assert "self-test passed" in out and all(
+        word in out for word in ("jaxlib", "devices", "memory", "ray", "cores")
+    )
 
 
 def test_doctor_reports_a_learner_that_does_not_learn(monkeypatch, capsys):
@@ -106,11 +122,18 @@ def test_memory_is_what_the_control_group_leaves(tmp_path, monkeypatch):
 def test_a_hydra_script_of_ones_own(tmp_path):
     script = Path(__file__).parents[2] / "examples" / "hydra_main.py"
     out = tmp_path / "run"
-    done = subprocess.run([sys.executable, str(script), *(w for w in TINY if w != "preset=none"), "~experiment",
-                           f"out={out}"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [
+            sys.executable, str(script), *(w for w in TINY if w != "preset=none"), "~experiment",
+            f"out={out}",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert config.from_file(out / "config.yaml").agent.network.hidden == (8,)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], "Hydra leaves nothing of its own behind"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"], (
+        "Hydra leaves nothing of its own behind"
+    )
 
 
 def test_python_does_what_the_command_line_does(tmp_path):

@@ -1,6 +1,8 @@
-"""Anything as the value of any declared setting: a config whose YAML reads back the same, or a UserError of one-line
-texts. Never another exception, and no file is opened but those of the packages (`config=FILE`, which reads one by
-design, is left to tests/config/test_config.py).
+"""Any value for any declared setting: a config whose YAML reads back the same, or a UserError.
+
+The texts of the error are single lines. No other exception is raised, and no file is opened but
+those of the packages (`config=FILE`, which reads a file by design, is tested in
+tests/config/test_yaml.py).
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl import config, registry
@@ -27,36 +30,52 @@ from jaxrl.errors import UserError
 
 HUGE = 10**400
 WORDS = [
-    "", " ", "null", "true", "nan", "inf", "-inf", "-1", "0", "1", "3", "1e5", "1e400", "-0.0", "0x10", "1_0",
-    "9" * 400, "9" * 5000, "'9'", '"1e5"', "yes", "2024-01-01", "=", "a=b", ":", "#", "-", "[]", "[1]", "[1,2]",
-    "[2,1]", "[[1,2],3]", "[1,null]", "[nan,1]", "[" * 500, "{}", "{a:1}", "{a:{b:[1]}}", "[1", "${oc.env:HOME}",
-    "${seed}", "$", "a,b", "1,2", "range(1,3)", "glob(*)", "sort(3,2)", "???", "~", "é", "\u0085", "\u2028", "\ud800",
-    "\x00", "a\nb", "\t", "🙂" * 50,
-    "/dev/null", "../../etc/passwd", "%s{}", "!!python/name:os.system", "*a", "&a 1", "\\", "'", '"']
+    "", " ", "null", "true", "nan", "inf", "-inf", "-1", "0", "1", "3", "1e5", "1e400", "-0.0",
+    "0x10", "1_0", "9" * 400, "9" * 5000, "'9'", '"1e5"', "yes", "2024-01-01", "=", "a=b", ":", "#",
+    "-", "[]", "[1]", "[1,2]", "[2,1]", "[[1,2],3]", "[1,null]", "[nan,1]", "[" * 500, "{}",
+    "{a:1}", "{a:{b:[1]}}", "[1", "${oc.env:HOME}", "${seed}", "$", "a,b", "1,2", "range(1,3)",
+    "glob(*)", "sort(3,2)", "???", "~", "é", "\u0085", "\u2028", "\ud800", "\x00", "a\nb", "\t",
+    "🙂" * 50, "/dev/null", "../../etc/passwd", "%s{}", "!!python/name:os.system", "*a", "&a 1",
+    "\\", "'", '"',
+]
 VALUES = [
     None, True, False, 0, 1, 3, -1, 2**31, 2**63, HUGE, -HUGE, 0.5, -0.0, 1e308, 1e5, float("nan"),
-    float("inf"), -float("inf"), "", "1e5", "1", "null", "a\nb", "\x00", "\ud800", "é", "${seed}", "???", "0x10", "1_0",
-    "2024-01-01", "~", "=", "\u0085", b"1", [], [1], [1, 2], [2, 1], (0.1, 0.2), [[1, 2], [3]], [None], [HUGE, 1],
-    [float("nan"), 0], {}, {"a": 1}, {"name": "x"}, {1: 2}, {1, 2}, range(2), 1j, object, object(), np.float32(0.5),
-    np.int64(3), np.bool_(True), np.array(2), np.array([1, 2]), np.zeros((3, 3)), np.array("x"), np.float64("nan"),
-    np.datetime64("2024-01-01"), decimal.Decimal(1), datetime.date(2024, 1, 1), Path("a"), SimpleNamespace(a=1)]
+    float("inf"), -float("inf"), "", "1e5", "1", "null", "a\nb", "\x00", "\ud800", "é", "${seed}",
+    "???", "0x10", "1_0", "2024-01-01", "~", "=", "\u0085", b"1", [], [1], [1, 2], [2, 1],
+    (0.1, 0.2), [[1, 2], [3]], [None], [HUGE, 1], [float("nan"), 0], {}, {"a": 1}, {"name": "x"},
+    {1: 2}, {1, 2}, range(2), 1j, object, object(), np.float32(0.5), np.int64(3), np.bool_(True),
+    np.array(2), np.array([1, 2]), np.zeros((3, 3)), np.array("x"), np.float64("nan"),
+    np.datetime64("2024-01-01"), decimal.Decimal(1), datetime.date(2024, 1, 1), Path("a"),
+    SimpleNamespace(a=1),
+]
 
-ENVS = ["cartpole", "pendulum", "repeat-previous", "probe-multidiscrete", "masked-bandit", "frozenlake",
-        "gymnax/CartPole-v1"]
+ENVS = [
+    "cartpole", "pendulum", "repeat-previous", "probe-multidiscrete", "masked-bandit", "frozenlake",
+    "gymnax/CartPole-v1",
+]
 PAIRS = [("ppo", env) for env in ENVS] + [
-    (algo, "pendulum" if algo in ("ddpg", "td3") else "probe-both") for algo in registry.algorithms()]
+    (algo, "pendulum" if algo in ("ddpg", "td3") else "probe-both")
+    for algo in registry.algorithms()
+]
 
 
 def keys_of(algo: str, env: str) -> list[str]:
     return [*declared(algo), *declared_of_env(env)]
 
 
-def new_keys(pairs) -> list[tuple[str, str, str]]:
-    """(algorithm, environment, key), each key of an algorithm or an environment once."""
-    seen, found = set(), []
+def owner_of(algo: str, env: str, key: str) -> str:
+    if key.startswith("algo."):
+        return algo
+    return env if key.startswith("env.params.") else ""
+
+
+def new_keys(pairs: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Return (algorithm, environment, key), each key of an algorithm or an environment once."""
+    seen = set()
+    found = []
     for algo, env in pairs:
         for key in keys_of(algo, env):
-            owner = algo if key.startswith("algo.") else env if key.startswith("env.params.") else ""
+            owner = owner_of(algo, env, key)
             if (owner, key) not in seen:
                 seen.add((owner, key))
                 found.append((algo, env, key))
@@ -66,18 +85,27 @@ def new_keys(pairs) -> list[tuple[str, str, str]]:
 KEYS = new_keys(PAIRS)
 
 
-class Watch:
-    """Notes every file that is opened, and every program that is started, but for what lies in the packages."""
+def compilation_cache() -> Path:
+    """JAX's cache, which a slow compilation reads and writes."""
+    return Path(jax.config.jax_compilation_cache_dir or sys.prefix).resolve()
 
-    on, seen = False, []
-    homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix)
+
+class Watch:
+    """A record of the files that are opened and the programs that are started outside packages."""
+
+    on = False
+    seen: ClassVar[list[tuple[str, Any]]] = []
+    homes = (str(Path(__file__).parents[2]), sys.prefix, sys.base_prefix, str(compilation_cache()))
 
     @classmethod
     def hook(cls, event, args):
-        if cls.on and event in ("open", "os.system", "subprocess.Popen", "os.listdir", "os.remove", "os.mkdir"):
+        if cls.on and event in (
+            "open", "os.system", "subprocess.Popen", "os.listdir", "os.remove", "os.mkdir",
+        ):
             path = args[0] if args else ""
-            if isinstance(path, str | bytes | os.PathLike) and not os.path.realpath(os.fsdecode(path)).startswith(
-                    cls.homes):
+            if isinstance(path, str | bytes | os.PathLike) and not os.path.realpath(
+                os.fsdecode(path)
+            ).startswith(cls.homes):
                 cls.seen.append((event, path))
 
 
@@ -89,12 +117,15 @@ def one_line(text: str) -> bool:
 
 
 def composed(make) -> config.RunConfig | None:
-    """What `make` gives, None if that is a UserError as promised."""
-    Watch.on, Watch.seen = True, []
+    """Return what `make` returns, or None for a UserError whose texts are single lines."""
+    Watch.on = True
+    Watch.seen = []
     try:
         made = make()
     except UserError as error:
-        assert error.problems and all(map(one_line, filter(None, itertools.chain(*error.problems)))), error.problems
+        assert error.problems and all(
+            map(one_line, filter(None, itertools.chain(*error.problems)))
+        ), error.problems
         return None
     finally:
         Watch.on = False
@@ -115,13 +146,13 @@ def path(tmp_path_factory):
 
 
 def values_of(key: str) -> list[Any]:
-    """What a user may give to `key`: VALUES from Python, and what the grammar makes of WORDS."""
+    """Return values for `key`: VALUES from Python, and the values that WORDS parse to."""
     items, _ = config.parse(f"{key}={word}" for word in WORDS)
     return [*VALUES, 10**5000, *(item.value for item in items)]
 
 
 def accepted(declaration, key: str, values: list[Any]) -> list[Any]:
-    """Those of `values` that the declaration takes, each once as what it becomes."""
+    """Return the `values` that the declaration allows, one for each converted value."""
     taken = {}
     for value in values:
         try:
@@ -135,9 +166,11 @@ def accepted(declaration, key: str, values: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("algo, env", PAIRS)
 def test_every_setting_takes_or_refuses_every_value(algo, env, path):
-    """What the declarations take becomes a config, many values at a time; one by one where they do not fit together."""
-    known, base = {**declared(algo), **declared_of_env(env)}, {"algo": algo, "env": env, "preset": "none"}
-    names, others = values_of("out"), values_of("seed")         # names and paths are taken as they stand
+    """Values that fit their declarations make a config, several at a time or else one by one."""
+    known = {**declared(algo), **declared_of_env(env)}
+    base = {"algo": algo, "env": env, "preset": "none"}
+    names = values_of("out")       # names and paths stay as they are typed
+    others = values_of("seed")
     failures = []
 
     def compose(values):
@@ -147,8 +180,13 @@ def test_every_setting_takes_or_refuses_every_value(algo, env, path):
         return made is not None
 
     for section, keys in sections([key for *owner, key in KEYS if owner == [algo, env]]).items():
-        taken = [[(key, value) for value in accepted(known[key], key, names if key in TEXT_KEYS else others)]
-                 for key in keys]
+        taken = [
+            [
+                (key, value)
+                for value in accepted(known[key], key, names if key in TEXT_KEYS else others)
+            ]
+            for key in keys
+        ]
         for row in itertools.zip_longest(*taken):
             row = dict(filter(None, row))
             try:
@@ -161,7 +199,7 @@ def test_every_setting_takes_or_refuses_every_value(algo, env, path):
 
 
 def sections(keys: list[str]) -> dict[str, list[str]]:
-    """Keys by what stands before their last dot."""
+    """Return the keys by the part before their last dot."""
     return {head: list(group) for head, group in itertools.groupby(
         sorted(keys, key=lambda key: key.rpartition(".")[0]), lambda key: key.rpartition(".")[0])}
 
@@ -169,12 +207,17 @@ def sections(keys: list[str]) -> dict[str, list[str]]:
 ANY_KEY = st.sampled_from(sorted({key for *_, key in KEYS} - {"config"})) | st.text(max_size=8)
 ANY_TEXT = st.recursive(
     st.sampled_from(WORDS) | st.text(max_size=12) | st.floats().map(str) | st.integers().map(str),
-    lambda inner: st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]"), max_leaves=4)
+    lambda inner: st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]"),
+    max_leaves=4,
+)
 ANY_VALUE = st.recursive(
     st.sampled_from(VALUES) | st.floats() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=5)
-FUZZ = settings(max_examples=150, deadline=None, derandomize=True, database=None,
-                suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+FUZZ = settings(max_examples=150)
 
 
 def test_the_watch_sees(tmp_path):
@@ -184,9 +227,15 @@ def test_the_watch_sees(tmp_path):
 
 
 @FUZZ
-@given(pair=st.sampled_from(PAIRS), overrides=st.lists(st.tuples(ANY_KEY, ANY_TEXT), min_size=1, max_size=3))
+@given(
+    pair=st.sampled_from(PAIRS),
+    overrides=st.lists(st.tuples(ANY_KEY, ANY_TEXT), min_size=1, max_size=3),
+)
 def test_any_words(path, pair, overrides):
-    words = [f"algo={pair[0]}", f"env={pair[1]}", "preset=none", *(f"{key}={text}" for key, text in overrides)]
+    words = [
+        f"algo={pair[0]}", f"env={pair[1]}", "preset=none",
+        *(f"{key}={text}" for key, text in overrides),
+    ]
     if any(word.partition("=")[0].strip().lstrip("+") == "config" for word in words):
         return
     assert isinstance(config.peek(words), config.Settings)
@@ -196,7 +245,9 @@ def test_any_words(path, pair, overrides):
 
 
 @FUZZ
-@given(pair=st.sampled_from(PAIRS), values=st.dictionaries(ANY_KEY, ANY_VALUE, min_size=1, max_size=3))
+@given(
+    pair=st.sampled_from(PAIRS), values=st.dictionaries(ANY_KEY, ANY_VALUE, min_size=1, max_size=3)
+)
 def test_any_python_values(path, pair, values):
     values = {"algo": pair[0], "env": pair[1], "preset": "none", **values}
     values.pop("config", None)
@@ -207,7 +258,7 @@ def test_any_python_values(path, pair, values):
 
 @FUZZ
 @given(word=st.text(max_size=20) | st.text(alphabet="+~-=.[]{}$'\"\\, algo1", max_size=20))
-def test_any_word(path, word):
+def test_any_word(word):
     if not word.strip().lstrip("+").startswith("config"):
         assert isinstance(config.peek([word]), config.Settings)
         composed(lambda: config.compose(["algo=ppo", "env=cartpole", word]))

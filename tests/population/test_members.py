@@ -200,7 +200,7 @@ def test_compile_seconds_count_no_work():
 def test_more_devices_than_there_are():
     from jaxrl import backend
 
-    text = rf"num_devices=999 was asked for, JAX sees {len(jax.devices())}: "
+    text = rf"num_devices=999 was asked for, but JAX sees {len(jax.devices())}: "
     with pytest.raises(UserError, match=text):
         backend.devices(999)
     assert backend.devices(1) == jax.devices()[:1] and backend.devices() == jax.devices()

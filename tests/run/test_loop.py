@@ -277,7 +277,7 @@ def test_a_wrong_parent_is_reported_before_there_is_a_folder(tmp_path):
                            ({"num_seeds": 3, "algo.network.hidden": [9]},
                             "checkpoint does not fit: params/actor/"),
                            ({"num_seeds": 3, "init_from": str(tmp_path)}, "is not a run"),
-                           ({"num_devices": 999}, "num_devices=999 was asked for, JAX sees ")):
+                           ({"num_devices": 999}, "num_devices=999 was asked for, but JAX sees ")):
         with pytest.raises(UserError) as error:
             train(tiny(2, **{"init_from": str(parent), **settings}, out=tmp_path / "child"))
         assert text in str(error.value) and not (tmp_path / "child").exists()

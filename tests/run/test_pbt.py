@@ -184,7 +184,7 @@ def test_all_search_ranges_by_default_but_what_is_fixed():
     (["interval=100000", "total_steps=100000"],
      "interval=100,000 is not less than total_steps=100,000"),
     (["algo.learning_rate=range(0,1)"],
-     "begins at 0, which has no logarithm, by which algo.learning_rate is compared"),
+     "begins at 0, which has no logarithm, and algo.learning_rate is searched on a log scale"),
     (["schedule=runs/x"], "schedule= has no effect in PBT"),
 ])
 def test_settings_without_effect_are_refused(words, text):

@@ -223,8 +223,8 @@ def test_device_gpu_without_one():
     if jax.default_backend() == "gpu":
         pytest.skip("there is one")
     with pytest.raises(UserError,
-                       match=r"device=gpu was asked for, JAX sees only: cpu\. "
-                             r"This is a CPU build of jaxlib "
+                       match=r"device=gpu was asked for, but JAX sees only: cpu\. "
+                             r"Install a GPU build of jaxlib "
                              r'\(README, "GPU"\), or use device=cpu'):
         backend.prepare("gpu")
 
