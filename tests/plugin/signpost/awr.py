@@ -16,12 +16,14 @@ from jaxrl.types import Agent, Algorithm, EnvSpec
 
 
 @dataclass(frozen=True)
-class Config(defaults(PolicyGradientConfig, num_envs=16, rollout_length=16, learning_rate=3e-3, entropy_weight=0.0)):
-    """Settings, beside those that all methods with a policy and a value share."""
+class Config(defaults(PolicyGradientConfig, num_envs=16, rollout_length=16, learning_rate=3e-3,
+                      entropy_weight=0.0)):
+    """Settings beside those that all methods with a policy and a value share."""
 
-    lam: float = hyper(0.95, low=0.0, high=1.0, search=Range(0.8, 1.0), help="GAE trace")
-    temperature: float = hyper(0.5, low=1e-3, high=1e3, search=log_range(0.05, 5.0), help="beta: how greedy")
-    max_weight: float = hyper(20.0, low=1.0, high=1e6, help="w_max")
+    lam: float = hyper(0.95, low=0.0, high=1.0, search=Range(0.8, 1.0), help="GAE trace lambda")
+    temperature: float = hyper(0.5, low=1e-3, high=1e3, search=log_range(0.05, 5.0),
+                               help="temperature beta of the weights; less is greedier")
+    max_weight: float = hyper(20.0, low=1.0, high=1e6, help="largest weight w_max")
 
 
 def make_agent(config: Config, spec: EnvSpec) -> Agent:

@@ -1,10 +1,10 @@
-"""An adapter: environments of another package (here gymnax) behind our protocol."""
+"""An adapter: environments of another package (here gymnax) with our protocol."""
 
 from envs_jax.adapters.adapter import Adapter, space_of
 
 
 class Bsuite(Adapter):
-    """A bsuite environment of gymnax, by its name there: `bsuite/Catch`."""
+    """A bsuite environment of gymnax by its gymnax name: `bsuite/Catch`."""
 
     suite = "bsuite"
 
@@ -22,7 +22,8 @@ class Bsuite(Adapter):
         return self.theirs.reset_env(key, params)
 
     def advance(self, key, state, action, params):
-        obs, state, reward, terminated, info = self.theirs.step_env(key, state, action, params)     # no auto-reset
+        # step_env does not reset the environment at the end of an episode
+        obs, state, reward, terminated, info = self.theirs.step_env(key, state, action, params)
         return obs, state, reward, terminated, self.theirs.is_truncated(state, params), info
 
     def observation_space(self, params):

@@ -21,7 +21,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Signpost(Environment):
-    """Observation [2]: the place in [-1, 1], and the end that pays, -1 or 1. Action 0 walks left, 1 walks right."""
+    """Observation [2]: the place in [-1, 1], and the paying end, -1 or 1. Actions: left, right."""
 
     half: int = 3               # what changes a shape or a bound is an argument: env.params.half
 
@@ -34,7 +34,8 @@ class Signpost(Environment):
 
     def step(self, key, state, action, params):
         obs, state = self._observe(State(state.place + 2 * action - 1, state.sign))
-        reward = jnp.where(state.place == self.half * state.sign, params.prize, 0.0).astype(jnp.float32)
+        paid = state.place == self.half * state.sign
+        reward = jnp.where(paid, params.prize, 0.0).astype(jnp.float32)
         return obs, state, reward, jnp.abs(state.place) == self.half, jnp.bool_(False), {}
 
     def _observe(self, state):

@@ -12,7 +12,7 @@ from envs_jax.wrappers import Wrapper
 
 @dataclass(frozen=True)
 class NoisyObservation(Wrapper):
-    """Adds normal noise of deviation `scale` to the observations, which may then leave their bounds."""
+    """Normal noise of deviation `scale` on the observations, which may leave their bounds."""
 
     scale: float
 

@@ -8,14 +8,15 @@ from jaxrl.blocks.networks.modules import ACTIVATIONS, dense
 
 
 class Residual(nn.Module):
-    """Features [N, F] -> [N, hidden[0]], then one residual block of a layer for each further entry of `hidden`."""
+    """Features [N, F] -> [N, hidden[0]], then a residual block per further entry of `hidden`."""
 
     config: Any          # the NetworkConfig: algo.network.*
     dtype: Any           # of the hidden layers
 
     @nn.compact
     def __call__(self, x):
-        act, (width, *blocks) = ACTIVATIONS[self.config.activation], self.config.hidden
+        act = ACTIVATIONS[self.config.activation]
+        width, *blocks = self.config.hidden
         x = act(dense(width, 2**0.5, self.dtype, "first")(x))
         for i, size in enumerate(blocks):
             y = act(dense(size, 2**0.5, self.dtype, f"up_{i}")(x))
