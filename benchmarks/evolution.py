@@ -23,7 +23,7 @@ from jaxrl.config.settings import RunConfig
 from jaxrl.drivers.build import build
 from jaxrl.population.generations import Generations
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
-from jaxrl.run import learners
+from jaxrl.run import launch, learners
 
 CHUNK = 10
 
@@ -39,7 +39,7 @@ def speed(args: argparse.Namespace) -> None:
     """Print generations per second, ten generations at a time."""
     config = config_of(
         args.population, "[64,64]", f"num_devices={args.devices}", f"workers={args.workers}")
-    with learners.open_members(config, build(config)) as members:
+    with learners.open_members(launch.prepare(config)) as members:
         keys = learners.member_keys(0, 1, learners.TRAIN)
         population = members.init(keys, learners.spread(config), 1000)
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Environments as pure functions: spaces, environments, wrappers, and a vectoriser with auto-reset.
+"""Environments as pure functions: spaces, environments, wrappers, vectorization with auto-reset.
 
     env, params = envs_jax.make("cartpole", length=1.0)
     obs, state = env.reset(key, params)
@@ -13,7 +13,7 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from envs_jax import parameters, suites
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from envs_jax.bridges.gymnax import to_gymnax
     from envs_jax.core import Environment, EnvSpec, Input, TimeStep, spec
 
-__all__ = ["ENVIRONMENTS", "EnvSpec", "Environment", "Input", "TimeStep", "build", "load", "make", "spec",
-           "to_gymnasium", "to_gymnasium_vector", "to_gymnax"]
+__all__ = [
+    "ENVIRONMENTS", "EnvSpec", "Environment", "Input", "TimeStep", "build", "load", "make", "spec",
+    "to_gymnasium", "to_gymnasium_vector", "to_gymnax"]
 
-_HOMES = {**dict.fromkeys(("EnvSpec", "Environment", "Input", "TimeStep", "spec"), "core"),
-          **dict.fromkeys(("to_gymnasium", "to_gymnasium_vector"), "bridges.gymnasium"), "to_gymnax": "bridges.gymnax"}
+_HOMES = {       # name -> the module that defines it, imported when the name is first used
+    "EnvSpec": "core",
+    "Environment": "core",
+    "Input": "core",
+    "TimeStep": "core",
+    "spec": "core",
+    "to_gymnasium": "bridges.gymnasium",
+    "to_gymnasium_vector": "bridges.gymnasium",
+    "to_gymnax": "bridges.gymnax",
+}
 
 ENVIRONMENTS = {
     "cartpole": "envs_jax.classic.cartpole:CartPole",
@@ -58,9 +67,12 @@ ENVIRONMENTS = {
 
 
 def make(name: str, **settings: Any) -> tuple[Environment, Any]:
-    """The environment of that name in ENVIRONMENTS, in wrappers; `settings` as `build` takes them.
+    """Return (environment, params) for a name in ENVIRONMENTS, with the usual wrappers.
 
-        make("cartpole", length=1.0, time_limit=200, wrappers={"frame_stack": 4}, randomize={"masspole": (0.05, 0.2)})
+        make("cartpole", length=1.0, time_limit=200, wrappers={"frame_stack": 4},
+             randomize={"masspole": (0.05, 0.2)})
+
+    `settings` are those of `build`. Raises ValueError if the name is unknown.
     """
     if name not in ENVIRONMENTS:
         raise ValueError(f"unknown environment {name!r}{_nearest(name, ENVIRONMENTS)}")
@@ -68,10 +80,11 @@ def make(name: str, **settings: Any) -> tuple[Environment, Any]:
 
 
 def load(name: str, target: str) -> Callable[..., Environment]:
-    """What a table of environments holds for `name`: "module:attribute", a class or a function that makes one.
+    """Return the class or function that makes the environment `name`.
 
-    A name `family/id` is one of a family, made by the same target, which is given the id as its first argument. Where
-    the other arguments differ from id to id, the target's `signature(id)` names them.
+    target: "module:attribute", the value of `name` in a table of environments. All names
+    `family/id` of a family have the same target, which receives the id as its first argument. If
+    the target has a method `signature(id)`, its result describes the other arguments.
     """
     suites.require(name)
     module, _, attribute = target.partition(":")
@@ -79,23 +92,36 @@ def load(name: str, target: str) -> Callable[..., Environment]:
     _, slash, member = name.partition("/")
     if not slash:
         return kind
-    make = functools.partial(kind, member)
+    make_member = functools.partial(kind, member)
     if hasattr(kind, "signature"):
-        make.__signature__ = kind.signature(member)
-    return make
+        make_member.__signature__ = kind.signature(member)
+    return make_member
 
 
-def build(kind: Callable[..., Environment], /, *, time_limit: int | Literal["default"] | None = "default",
-          wrappers: Mapping[str, Any] | None = None, randomize: Mapping[str, tuple[float, float]] | None = None,
-          **settings: Any) -> tuple[Environment, Any]:
-    """An environment made by `kind` in wrappers, in the order of envs_jax/wrappers. -> (environment, params)
+def build(
+    kind: Callable[..., Environment], /, *, time_limit: int | Literal["default"] | None = "default",
+    wrappers: Mapping[str, Any] | None = None,
+    randomize: Mapping[str, tuple[float, float]] | None = None, **settings: Any,
+) -> tuple[Environment, Any]:
+    """Return (environment, params): `kind(...)` in wrappers, in the order of envs_jax/wrappers.
 
-    time_limit: in steps of the environment; "default" is the limit that the class declares, None is none.
-    wrappers: name in envs_jax.wrappers.WRAPPERS -> value. randomize: parameter -> (low, high), drawn at every reset.
-    Each further setting is an argument of `kind` or a field of `default_params`.
+    time_limit: in steps of the environment; "default" is the limit that the class declares, None
+    means no limit.
+    wrappers: name in envs_jax.wrappers.WRAPPERS -> value.
+    randomize: parameter -> (low, high), drawn at every reset.
+    settings: arguments of `kind`, or fields of `default_params`.
+    Raises ValueError if a name is unknown or a value does not fit.
     """
     from envs_jax.spaces import Box
-    from envs_jax.wrappers import WRAPPERS, ClipAction, DefaultParams, EpisodeStatistics, Randomize, TimeLimit, wrap
+    from envs_jax.wrappers import (
+        WRAPPERS,
+        ClipAction,
+        DefaultParams,
+        EpisodeStatistics,
+        Randomize,
+        TimeLimit,
+        wrap,
+    )
 
     wrappers = wrappers or {}
     for name in wrappers:
@@ -105,34 +131,47 @@ def build(kind: Callable[..., Environment], /, *, time_limit: int | Literal["def
     env, params = _configured(kind, settings)
     if env.action_space(params) != env.action_space(env.default_params):
         env = DefaultParams(env, params)
-    limit = env.time_limit if time_limit == "default" else time_limit
+    if time_limit == "default":
+        time_limit = env.time_limit
     if randomize:
         env = Randomize(env, randomize)
     if isinstance(env.action_space(params), Box):
         env = ClipAction(env)
     env = wrap(env, wrappers, inside=True)
-    if limit is not None:
-        env = TimeLimit(env, limit)
+    if time_limit is not None:
+        env = TimeLimit(env, time_limit)
     return wrap(EpisodeStatistics(env), wrappers, inside=False), params
 
 
-def _configured(kind: Callable[..., Environment], settings: Mapping[str, Any]) -> tuple[Environment, Any]:
-    """(environment, params): each setting goes to the constructor if that takes it, else to the parameters."""
+def _configured(
+    kind: Callable[..., Environment], settings: Mapping[str, Any],
+) -> tuple[Environment, Any]:
+    """Return (environment, params).
+
+    A setting is an argument of the constructor if there is one of this name, else a parameter.
+    """
     arguments = inspect.signature(kind).parameters
     env = kind(**{key: value for key, value in settings.items() if key in arguments})
-    params, fields = env.default_params, parameters.fields(env.default_params)
-    for key in (key for key in settings if key not in arguments):
+    params = env.default_params
+    fields = parameters.fields(params)
+    for key, value in settings.items():
+        if key in arguments:
+            continue
         if key not in fields:
-            raise ValueError(f"{env.name} has no setting {key!r}{_nearest(key, (*arguments, *fields))}")
-        of_float = isinstance(fields[key], float) and isinstance(settings[key], int)
-        params = parameters.replace(params, **{key: float(settings[key]) if of_float else settings[key]})   # 1 retraces
+            known = (*arguments, *fields)
+            raise ValueError(f"{env.name} has no setting {key!r}{_nearest(key, known)}")
+        if isinstance(fields[key], float) and isinstance(value, int):
+            value = float(value)                       # a whole number would be traced as an int
+        params = parameters.replace(params, **{key: value})
     return env, params
 
 
-def _nearest(word: str, known: Any) -> str:
-    """The part of an error message that helps: the nearest known word, and all of them."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return (f"; did you mean {near[0]!r}?" if near else ";") + f" Known: {', '.join(sorted(known)) or 'none'}"
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest known word, and all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    suggestion = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"{suggestion} Known: {', '.join(names) or 'none'}"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The numbers of an environment's dynamics, whatever holds them: a NamedTuple, a dataclass, a dict, or () for none."""
+"""Parameters of an environment in any container: a NamedTuple, a dataclass, a dict, or ()."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def fields(params: Any) -> dict[str, Any]:
-    """Name -> value."""
+    """Return a dict from name to value."""
     if hasattr(params, "_asdict"):
         return params._asdict()
     if dataclasses.is_dataclass(params):
@@ -17,7 +17,7 @@ def fields(params: Any) -> dict[str, Any]:
 
 
 def replace(params: Any, **changes: Any) -> Any:
-    """A copy with some values changed; the names must be those of `fields`."""
+    """Return a copy with some values changed; the names must be those of `fields`."""
     if hasattr(params, "_replace"):
         return params._replace(**changes)
     if dataclasses.is_dataclass(params):
@@ -26,9 +26,15 @@ def replace(params: Any, **changes: Any) -> Any:
 
 
 def numbers(params: Any) -> dict[str, int | float]:
-    """Name -> value of the fields that are single numbers: what may be drawn anew, or follow a schedule."""
-    return {name: value.item() if hasattr(value, "item") else value
-            for name, value in fields(params).items() if _is_number(value)}
+    """Return a dict from name to value of the fields that are single numbers.
+
+    These are the parameters that can be drawn at random or follow a schedule.
+    """
+    return {name: _as_python(value) for name, value in fields(params).items() if _is_number(value)}
+
+
+def _as_python(value: Any) -> int | float:
+    return value.item() if hasattr(value, "item") else value
 
 
 def _is_number(value: Any) -> bool:

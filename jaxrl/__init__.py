@@ -1,11 +1,11 @@
-"""jaxrl: vectorised reinforcement learning in JAX.
+"""jaxrl: vectorized reinforcement learning in JAX.
 
     run = jaxrl.train("ppo", "cartpole", total_steps=5e5, num_seeds=8)
     run.returns
     jaxrl.load("runs/cartpole-ppo-...")
 
-Importing this package imports neither JAX nor an algorithm; it registers the configs with Hydra, and what reads
-the run that a config names.
+Importing this package imports neither JAX nor an algorithm. It registers the configs with Hydra,
+and the reader of the run that `schedule=RUN` names.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from jaxrl.api import load, make_runner, pbt, resume, resume_sweep, sweep, train, tune_trainable
     from jaxrl.config import compose
 
-__all__ = ["compose", "load", "make_runner", "pbt", "resume", "resume_sweep", "sweep", "train", "tune_trainable"]
+__all__ = ["compose", "load", "make_runner", "pbt", "resume", "resume_sweep", "sweep", "train",
+           "tune_trainable"]
 
 _HOMES = {"compose": "jaxrl.config", **{name: "jaxrl.api" for name in __all__ if name != "compose"}}
 
 
 def _reader() -> schedule.Reader:
-    """What reads the run of `schedule=RUN`, imported when one is named."""
+    """Return the reader of `schedule=RUN`, imported when it is needed."""
     from jaxrl.storage import lineage
 
     return lineage

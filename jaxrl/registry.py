@@ -22,6 +22,7 @@ from typing import Any
 from jaxrl.errors import Problem, UserError
 
 ALGORITHMS, ENVIRONMENTS, NETWORKS = "jaxrl.algorithms", "jaxrl.environments", "jaxrl.networks"
+SEARCHES = "jaxrl.searches"
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -86,6 +87,11 @@ def networks() -> dict[str, str]:
     return _table(NETWORKS)
 
 
+def searches() -> dict[str, str]:
+    """Return name -> "module:attribute" of every search installed (jaxrl/population/trials.py)."""
+    return _table(SEARCHES)
+
+
 def _load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
@@ -112,6 +118,14 @@ def network(name: str) -> Any:
     table = networks()
     if name not in table:
         raise UserError([unknown("network", name, table, "jaxrl list networks")])
+    return _load(name, table[name])
+
+
+def search(name: str) -> Any:
+    """Return the class of the search called `name`."""
+    table = searches()
+    if name not in table:
+        raise UserError([unknown("search", name, table, "jaxrl sweep --help")])
     return _load(name, table[name])
 
 

@@ -1,16 +1,16 @@
-"""The types that every layer shares. See docs/architecture.md for what each settles."""
+"""Types that every layer shares; docs/architecture.md explains the decisions behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
 from envs_jax.core import EnvSpec, Input, TimeStep
 
-__all__ = ["Agent", "Algorithm", "EnvSpec", "Input", "Metrics", "Progress", "Runner", "Strategy", "TimeStep",
-           "TrainState", "Trajectory"]
+__all__ = ["Agent", "Algorithm", "EnvSpec", "Input", "Metrics", "Progress", "Runner", "Strategy",
+           "TimeStep", "TrainState", "Trajectory"]
 
 Metrics = dict[str, jax.Array]
 
@@ -44,19 +44,19 @@ class Agent(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The Batch of on-policy and sequence learners, time-major [T, B, ...]."""
+    """A batch of on-policy and sequence learners, time-major [T, B, ...]."""
 
     input: Input
     action: Any
-    extras: Any              # what `explore` returned beside the action: behaviour log-probability, ...
+    extras: Any              # returned by `explore` beside the action, e.g. its log-probability
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    final_input: Input       # what really followed each step, before any reset
+    final_input: Input       # input that followed each step, before any reset
     carry0: Any              # recurrent state before the first step, [B, ...]
-    valid: Any = None        # [T, B] bool, None when every step counts
-    version: Any = None      # of the parameters that acted, None when they are the learner's own
-    weight: Any = None       # [T, B] importance of each item, None when all count alike
+    valid: Any = None        # [T, B] bool; None if every step counts
+    version: Any = None      # version of the parameters that acted; None if they are the learner's
+    weight: Any = None       # [T, B] importance of each item; None if all have the same
 
 
 class Strategy(NamedTuple):
@@ -80,14 +80,17 @@ class Strategy(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a run is, counted in updates; environment steps are updates x static numbers, in Python integers."""
+    """Position of a run, counted in updates.
 
-    update: jax.Array        # int32 updates done
-    schedule: jax.Array      # int32 updates after which schedules stay at their end; fixed at first launch
+    Environment steps are updates times static numbers, computed in Python integers.
+    """
+
+    update: jax.Array        # int32, updates done
+    schedule: jax.Array      # int32, updates until schedules reach their end; fixed at launch
 
 
 class TrainState(NamedTuple):
-    """Everything that a compiled run is, in one pytree: what a checkpoint holds."""
+    """Whole state of one learner in one pytree; a checkpoint holds exactly this."""
 
     agent: Any
     hyper: Any
@@ -96,7 +99,7 @@ class TrainState(NamedTuple):
     replay: Any
     key: jax.Array
     progress: Progress
-    alive: jax.Array         # bool: False once this member diverged, stopped or was pruned
+    alive: jax.Array         # bool: False after this member diverged, stopped or was pruned
 
 
 class Algorithm(NamedTuple):
@@ -104,15 +107,46 @@ class Algorithm(NamedTuple):
 
     config: type             # frozen dataclass of `static` and `hyper` fields (jaxrl.declare)
     make_agent: Callable     # (config, EnvSpec) -> Agent | Strategy
-    experience: str          # which driver feeds it: "on_policy" | "replay" | "sequences" | "dataset" | "evolution"
+    experience: str          # names its driver: "on_policy", "replay", "sequences", "evolution"; or
+                             # "dataset", which has none yet
 
 
 class Runner(Protocol):
-    """Every way to train one learner, whatever the source of experience: what the host loop, PBT and the CLI drive."""
+    """One learner with its source of experience: pure functions, to be jitted and vmapped.
 
-    num_envs: int
-    steps_per_update: int
-    groups: int                     # of environments: so many devices, or a divisor of it, can share one learner
-    def shared(self, state: TrainState) -> Any: ...      # a tree of bools: leaves whose first axis is of environments
-    def init(self, key: jax.Array, hyper: Any, schedule: int) -> TrainState: ...
-    def advance(self, state: TrainState, updates: int) -> tuple[TrainState, Metrics]: ...
+    Drivers implement it (jaxrl/drivers); populations, the host loop and PBT call nothing else.
+    """
+
+    num_envs: int            # parallel environments
+    steps_per_update: int    # environment steps of one update
+    groups: int              # groups of environments; a divisor of it may be the number of devices
+
+    def init(self, key: jax.Array, hyper: Any, schedule: Any) -> TrainState:
+        """Return a fresh learner whose schedules end after `schedule` updates."""
+
+    def advance(self, state: TrainState, updates: Any) -> tuple[TrainState, Metrics]:
+        """Run `updates` updates, a number that may be traced.
+
+        Metrics are scalars: means over the updates, `episodes`, `return_mean` and `length_mean` of
+        the episodes that ended, and `nonfinite`. A learner whose update is not finite keeps the
+        agent from before it and is no longer alive.
+        """
+
+    def watched(self, metrics: Iterable[str]) -> list[str]:
+        """Return the names of the values that are checked to be finite.
+
+        `metrics`: names of the learner's own metrics. The metric `nonfinite` is 1 + the index of
+        the first value that was not finite, or 0.
+        """
+
+    def shared(self, state: TrainState) -> Any:
+        """Return a tree of bools like `state`: True for leaves that devices may share.
+
+        The first axis of such a leaf is one of environments, or of groups of them.
+        """
+
+    def check_fits(self, state: TrainState, free: int) -> int:
+        """Return the bytes of the replay of a member like `state`, 0 without one; shapes suffice.
+
+        Raises ValueError, with the setting to lower, if they are more than `free`.
+        """

@@ -1,4 +1,4 @@
-"""What the tests of runs share: a tiny learner that is compiled once, runs compared bit for bit, deaths on demand."""
+"""Helpers for tests of runs: a tiny learner, exact comparisons, reporters and processes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from jaxrl.config.settings import RunConfig
 from jaxrl.storage import checkpoint, folder, metrics
 
 if not backend.started():
-    jax.config.update("jax_num_cpu_devices", 2)       # so that three seeds are two blocks, one of them filled up
+    # so that three seeds are two blocks, one of them filled up
+    jax.config.update("jax_num_cpu_devices", 2)
 
-TINY = {"algo": "ppo", "env": "masked-bandit", "preset": "none", "algo.num_envs": 4, "algo.rollout_length": 8,
+TINY = {"algo": "ppo", "env": "masked-bandit", "preset": "none", "algo.num_envs": 4,
+        "algo.rollout_length": 8,
         "algo.minibatches": 1, "algo.epochs": 1, "algo.network.hidden": [8], "eval_episodes": 6}
 UPDATE = 32                                            # environment steps of one of its updates
 EVERY = {"log_every": 2 * UPDATE, "eval_every": 4 * UPDATE, "checkpoint_every": 4 * UPDATE}
@@ -32,7 +34,7 @@ TIMES = ("seconds", "steps_per_second")
 
 
 def tiny(updates: int = 12, /, **settings: Any) -> RunConfig:
-    """A config of the tiny learner."""
+    """Return a config of the tiny learner."""
     return configs.from_values({**TINY, "total_steps": updates * UPDATE, **EVERY, **settings})
 
 
@@ -40,24 +42,26 @@ def tiny(updates: int = 12, /, **settings: Any) -> RunConfig:
 
 
 def rows(run: Path, name: str = metrics.METRICS) -> list[dict]:
-    """The rows of a file but for what a clock decides."""
-    return [{key: x for key, x in row.items() if key not in TIMES} for row in metrics.read(run, name)]
+    """Return the rows of a file without the values that depend on a clock."""
+    return [{key: x for key, x in row.items() if key not in TIMES}
+            for row in metrics.read(run, name)]
 
 
 def last_checkpoint(run: Path) -> tuple[dict[str, bytes], bytes]:
-    """(arrays as bytes, by name; the manifest)"""
+    """Return (arrays as bytes by name, the manifest) of the last checkpoint."""
     arrays, meta = checkpoint.load(run)
     return ({name: x.tobytes() for name, x in arrays.items()},
             (run / "checkpoints" / str(meta["step"]) / "manifest.json").read_bytes())
 
 
 def assert_same(a: Path, b: Path) -> None:
-    """The last checkpoint, every metric row and every evaluation of two runs, bit for bit."""
+    """Compare the last checkpoint, the metric rows and the evaluations of two runs exactly."""
     assert checkpoint.last(a) == checkpoint.last(b)
-    (arrays, manifest), (others, other) = last_checkpoint(a), last_checkpoint(b)
-    assert arrays.keys() == others.keys() and "key" in arrays
-    assert [name for name in arrays if arrays[name] != others[name]] == []
-    assert manifest == other
+    arrays, manifest = last_checkpoint(a)
+    other_arrays, other_manifest = last_checkpoint(b)
+    assert arrays.keys() == other_arrays.keys() and "key" in arrays
+    assert [name for name in arrays if arrays[name] != other_arrays[name]] == []
+    assert manifest == other_manifest
     for name in (metrics.METRICS, metrics.EVALS):
         assert rows(a, name) == rows(b, name)
     for name in (metrics.METRICS, metrics.EVALS):      # nothing torn, nothing after the last row
@@ -72,11 +76,16 @@ def status(run: Path) -> str | None:
 
 
 class Watcher:
-    """A reporter that keeps what it is told, and does something at a moment: "header", or the n-th progress."""
+    """A reporter that keeps its calls, and acts at the header or the n-th progress."""
 
     def __init__(self, at: str | int | None = None, act=None):
-        self.at, self.act, self.count = at, act, 0
-        self.headers, self.steps, self.notes, self.results = [], [], [], []
+        self.at = at
+        self.act = act
+        self.count = 0
+        self.headers = []
+        self.steps = []
+        self.notes = []
+        self.results = []
 
     def _now(self, moment: str | int) -> None:
         if moment == self.at:
@@ -99,7 +108,7 @@ class Watcher:
 
 
 class Killed(BaseException):
-    """Stands in for kill -9: nothing of the loop catches it, nothing more is written."""
+    """A stand-in for kill -9: the loop does not catch it and writes nothing more."""
 
 
 def killer(at: str | int) -> Watcher:
@@ -126,7 +135,7 @@ class PoisonedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Poisoned(Environment):
-    """Reward 1 for action 1, until at step `at` of a doomed episode something is not finite."""
+    """Reward 1 for action 1, until step `at` of a doomed episode gives a non-finite value."""
 
     default_params = PoisonedParams()
     time_limit = 64
@@ -154,25 +163,27 @@ COMMAND = [str(Path(sys.executable).with_name("jaxrl"))]
 
 
 def words(updates: int, **settings: Any) -> list[str]:
-    """`tiny` as the words of a command line."""
+    """Return `tiny` as the words of a command line."""
     values = {**TINY, "total_steps": updates * UPDATE, **EVERY, **settings}
     return [f"{key}={str(value).replace(' ', '')}" for key, value in values.items()]
 
 
 def process(cache: Path, *command: str, **more: Any) -> subprocess.Popen:
-    """`jaxrl ...` in a process of its own (started `through` a shell), with a compilation cache that tests share.
-    It compiles as this process does, to the same bits."""
+    """Start `jaxrl ...` in its own process, `through` a shell if given, with a shared cache.
+
+    It compiles as this process does, to the same bits.
+    """
     through = more.pop("through", [])
-    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-           "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu",
-           **more.pop("env", {})}
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache),
+           "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_NUM_CPU_DEVICES": "2",
+           "JAX_PLATFORMS": "cpu", **more.pop("env", {})}
     env = {key: value for key, value in env.items() if value is not None}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
     return subprocess.Popen([*through, *COMMAND, *command], env=env, **pipes)
 
 
 def ended(child: subprocess.Popen, timeout: float = 240) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr); the process is gone afterwards."""
+    """End a process and return (exit code, stdout, stderr)."""
     try:
         out, err = child.communicate(timeout=timeout)
     finally:
@@ -182,7 +193,7 @@ def ended(child: subprocess.Popen, timeout: float = 240) -> tuple[int, str, str]
 
 
 def wait_for(condition, child: subprocess.Popen, timeout: float = 240) -> None:
-    """Until `condition()`; fails when the process ends first."""
+    """Wait until `condition()`, and fail if the process ends first."""
     until = time.monotonic() + timeout
     while not condition():
         assert child.poll() is None, child.communicate()
@@ -191,9 +202,10 @@ def wait_for(condition, child: subprocess.Popen, timeout: float = 240) -> None:
 
 
 def static_part(config: RunConfig) -> str:
-    """What of an agent's config shapes its programs."""
+    """Return the part of an agent's config that shapes its programs."""
     from jaxrl.declare import hypers
 
-    return repr(dataclasses.replace(config.agent, **dict.fromkeys(hypers(config.agent)._fields, 0.0)))
+    return repr(dataclasses.replace(config.agent,
+                                    **dict.fromkeys(hypers(config.agent)._fields, 0.0)))
 
 

@@ -5,15 +5,17 @@
     python -m tests.parts args K       print pytest's arguments for part K
     python -m tests.parts passed K     record in .ci/ran that part K passed at this commit
 
-Parts are of equal length by tests/durations.json, which `pytest -m slow --store-durations` writes.
-`.ci/ran` is committed. A part that is missing from its last lines runs first; otherwise the content
-of the tree decides, so that nobody chooses. Files that changed since .ci/ran did run with any part.
+Parts are of equal length by tests/durations.json, which `pytest -m slow --store-durations` writes,
+and as many as are needed. `.ci/ran` is committed. A part that is missing from its last lines runs
+first; otherwise the content of the tree decides, so that nobody chooses. Files that changed since
+.ci/ran did run with any part.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 RAN = ROOT / ".ci" / "ran"
 DURATIONS = ROOT / "tests" / "durations.json"
 LEARNING = ROOT / "tests" / "learning"     # .ci/run divides these tests by themselves
-PARTS = 3
-RECENT = 4                   # every part is among so many lines of .ci/ran, or runs next
+PART_SECONDS = 15 * 60.0     # of two processes; machines differ by a factor of two
+PROCESSES = 2
 ALSO_SECONDS = 600.0         # of changed files that run beside the part
 
 
@@ -45,15 +47,26 @@ def read(text: str) -> list[Entry]:
     return [Entry(int(part), date, commit) for part, date, commit in rows]
 
 
-def choose(entries: list[Entry], tree: str) -> tuple[int, str]:
+def durations() -> dict[str, float]:
+    """The recorded seconds of each slow test, of one process."""
+    return json.loads(DURATIONS.read_text(encoding="utf-8"))
+
+
+def count() -> int:
+    """The number of parts."""
+    return max(1, math.ceil(sum(durations().values()) / PROCESSES / PART_SECONDS))
+
+
+def choose(entries: list[Entry], tree: str, parts: int) -> tuple[int, str]:
     """The part to run, and the reason. tree: the hexadecimal name of the tree that is tested."""
-    parts = range(1, PARTS + 1)
-    recent = {entry.part for entry in entries[-RECENT:]}
+    lines = parts + 1
+    recent = {entry.part for entry in entries[-lines:]}
     last = {entry.part: i for i, entry in enumerate(entries)}
-    if missing := [part for part in parts if part not in recent]:
+    missing = [part for part in range(1, parts + 1) if part not in recent]
+    if missing:
         part = min(missing, key=lambda part: last.get(part, -1))
-        return part, f"not among the last {RECENT} lines of .ci/ran"
-    return int(tree, 16) % PARTS + 1, "by the content of the tree"
+        return part, f"not among the last {lines} lines of .ci/ran"
+    return int(tree, 16) % parts + 1, "by the content of the tree"
 
 
 def affordable(files: list[str], durations: dict[str, float]) -> tuple[list[str], list[str]]:
@@ -76,7 +89,7 @@ def affordable(files: list[str], durations: dict[str, float]) -> tuple[list[str]
 def next_part() -> tuple[int, str]:
     """The part to run in this checkout, and the reason."""
     entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
-    return choose(entries, git("rev-parse", "HEAD^{tree}") or "0")
+    return choose(entries, git("rev-parse", "HEAD^{tree}") or "0", count())
 
 
 def changed() -> list[str]:
@@ -130,16 +143,16 @@ def main(words: list[str]) -> None:
     """Run one of the commands of the module's docstring."""
     if not words:
         part, why = next_part()
-        print(f"part {part} of {PARTS}: {why}", file=sys.stderr)
+        print(f"part {part} of {count()}: {why}", file=sys.stderr)
         print(part)
     elif words[0] == "all":
-        print(*range(1, PARTS + 1))
+        print(*range(1, count() + 1))
     elif words[0] == "args":
-        files, left_out = affordable(changed(), json.loads(DURATIONS.read_text(encoding="utf-8")))
+        files, left_out = affordable(changed(), durations())
         if left_out:
             print(f"changed, too long to run beside a part: {' '.join(left_out)}", file=sys.stderr)
         also = "".join(f" --also={file}" for file in files)
-        print(f"--splits={PARTS} --group={words[1]} --durations-path=tests/durations.json{also}")
+        print(f"--splits={count()} --group={words[1]} --durations-path=tests/durations.json{also}")
     elif words[0] == "passed":
         line = f"{words[1]} {datetime.date.today()} {git('rev-parse', '--short=12', 'HEAD')}\n"
         with RAN.open("a", encoding="utf-8") as file:

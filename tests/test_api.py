@@ -1,4 +1,4 @@
-"""Python does what the command line does."""
+"""The Python API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.helpers import EVERY, TINY, UPDATE, Watcher, assert_same, rows, tiny
 
 pytestmark = pytest.mark.usefixtures("shared")
 
-SETTINGS = {**{key: value for key, value in TINY.items() if key not in ("algo", "env")}, **EVERY, "num_seeds": 3}
+SETTINGS = {**{key: value for key, value in TINY.items() if key not in ("algo", "env")}, **EVERY,
+            "num_seeds": 3}
 SHORT = {**SETTINGS, "total_steps": 4 * UPDATE}
 
 
@@ -26,30 +27,37 @@ def trained(tmp_path_factory):
 
     def get():
         if not made:
-            made.append(jaxrl.train("ppo", "masked-bandit", **SHORT, out=tmp_path_factory.mktemp("trained")))
+            made.append(jaxrl.train("ppo", "masked-bandit", **SHORT,
+                                    out=tmp_path_factory.mktemp("trained")))
         return made[0]
     return get
 
 
-def test_a_run_says_what_it_holds(trained):
+def test_a_run_returns_what_it_holds(trained):
     run = trained()
     assert run.folder.is_dir() and str(run.folder) in repr(run)
     assert run.returns.shape == (3, 6) and run.returns.dtype == np.float64
     assert run.returns.mean(axis=1).tolist() == run.summary["eval_returns"]
-    assert [row["step"] for row in run.metrics()] == [2 * UPDATE, 4 * UPDATE] and len(run.evals()) == 1
-    assert run.config.algo == "ppo" and run.config.agent.num_envs == 4 and run.config.env.name == "masked-bandit"
+    assert [row["step"] for row in run.metrics()] == [2 * UPDATE, 4 * UPDATE]
+    assert len(run.evals()) == 1
+    assert run.config.algo == "ppo"
+    assert run.config.agent.num_envs == 4
+    assert run.config.env.name == "masked-bandit"
     assert run.config.settings.total_steps == 4 * UPDATE
     again = jaxrl.load(str(run.folder))
     assert again.summary == run.summary and again.config == run.config
 
 
-def test_every_way_to_say_it_is_the_same_run(trained, tmp_path):
+def test_every_form_of_a_config_gives_the_same_run(trained, tmp_path):
     words = [f"{key}={str(value).replace(' ', '')}" for key, value in SHORT.items()]
-    composed = jaxrl.compose(["algo=ppo", "env=masked-bandit", *words, f"out={tmp_path / 'composed'}"])
+    composed = jaxrl.compose(["algo=ppo", "env=masked-bandit", *words,
+                              f"out={tmp_path / 'composed'}"])
     of_config = jaxrl.train(composed)
-    nested = {"total_steps": 4e2 / 400 * 4 * UPDATE, "num_seeds": np.int64(3), "algo.network.hidden": (8,)}
+    nested = {"total_steps": 4e2 / 400 * 4 * UPDATE, "num_seeds": np.int64(3),
+              "algo.network.hidden": (8,)}
     of_values = jaxrl.train("ppo", "masked-bandit", **{**SHORT, **nested}, out=tmp_path / "values")
-    of_file = jaxrl.train(jaxrl.compose([f"config={trained().folder / 'config.yaml'}", f"out={tmp_path / 'file'}"]))
+    of_file = jaxrl.train(jaxrl.compose([f"config={trained().folder / 'config.yaml'}",
+                                         f"out={tmp_path / 'file'}"]))
     for run in (of_config, of_values, of_file):
         assert_same(run.folder, trained().folder)
 
@@ -71,11 +79,14 @@ def test_a_run_folder_is_made(tmp_path, monkeypatch):
 
 
 def test_resume(trained, tmp_path):
-    half = jaxrl.train("ppo", "masked-bandit", **{**SETTINGS, "total_steps": 4 * UPDATE,
-                                                  "schedule_steps": 8 * UPDATE}, out=tmp_path / "half")
-    whole = jaxrl.train("ppo", "masked-bandit", **SETTINGS, total_steps=8 * UPDATE, out=tmp_path / "whole")
+    first = {**SETTINGS, "total_steps": 4 * UPDATE, "schedule_steps": 8 * UPDATE}
+    half = jaxrl.train("ppo", "masked-bandit", **first,
+                       out=tmp_path / "half")
+    whole = jaxrl.train("ppo", "masked-bandit", **SETTINGS, total_steps=8 * UPDATE,
+                        out=tmp_path / "whole")
     reporter = Watcher()
-    run = jaxrl.resume(half.folder, total_steps=float(8 * UPDATE), stop_return=None, quiet=True, reporter=reporter)
+    run = jaxrl.resume(half.folder, total_steps=float(8 * UPDATE), stop_return=None, quiet=True,
+                       reporter=reporter)
     assert_same(run.folder, whole.folder) and reporter.results
     again = jaxrl.resume(half.folder, step=4 * UPDATE)
     assert_same(again.folder, whole.folder)
@@ -128,11 +139,13 @@ def test_errors():
     assert issubclass(RunError, Exception)
 
 
-def test_a_runner_of_ones_own(trained):
-    """`init` and `advance`, jitted by the caller: the learner of the run, up to rounding; one program for all."""
-    made = [jaxrl.make_runner(x) for x in (tiny(4), TINY, [f"{k}={str(v).replace(' ', '')}" for k, v in TINY.items()])]
+def test_a_runner_for_other_loops(trained):
+    """`init` and `advance`, jitted by the caller, give the learner of the run up to rounding."""
+    made = [jaxrl.make_runner(x)
+            for x in (tiny(4), TINY, [f"{k}={str(v).replace(' ', '')}" for k, v in TINY.items()])]
     assert [runner.steps_per_update for runner in made] == [UPDATE] * 3
-    runner, config = made[0], tiny(4)
+    runner = made[0]
+    config = tiny(4)
     key = learners.member_keys(0, 3, learners.TRAIN)[0]
     state = jax.jit(runner.init)(key, hypers(config.agent), 4)
     state, metrics = jax.jit(runner.advance)(state, 4)
@@ -141,8 +154,8 @@ def test_a_runner_of_ones_own(trained):
     from jaxrl.storage import checkpoint
 
     stored = checkpoint.load(trained().folder)[0]
-    mine = checkpoint.flatten(state.agent.params)
-    for name, x in mine.items():
+    params = checkpoint.flatten(state.agent.params)
+    for name, x in params.items():
         np.testing.assert_allclose(x, stored[f"agent/params/{name}"][0], atol=1e-5)
 
 

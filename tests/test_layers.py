@@ -42,6 +42,7 @@ EDGE = {        # packages that stay at the edge, and who may import them; "modu
     "gymnasium": ["envs_jax.bridges!"],
     "gymnax": ["envs_jax.adapters.gymnax", "envs_jax.bridges.gymnax!"],
     "hydra": ["jaxrl.config.schemas!", "jaxrl.config.overrides"],
+    "jaxtyping": ["algos", "envs_jax", "jaxrl.blocks"],         # in annotations: under TYPE_CHECKING only
     "matplotlib": [],
     "omegaconf": ["jaxrl.config.schemas!", "jaxrl.config"],
     "optax": ["jaxrl.blocks!", "algos!"],
@@ -184,6 +185,7 @@ def test_what_is_imported_is_declared():
     names = {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower() for text in [*project["dependencies"], *extras]}
     names |= {name for name, brings in BROUGHT.items() if brings in names}
     names |= {"hydra"} if "hydra-core" in names else set()
+    names |= {"jaxtyping"}                                      # never imported at run time: see EDGE
     used = {i.module.split(".")[0] for found in IMPORTS.values() for i in found}
     missing = {name for name in used - {*sys.stdlib_module_names, *PACKAGES} if name.lower() not in names}
     assert not missing, f"imported, but in no line of pyproject.toml: {sorted(missing)}"

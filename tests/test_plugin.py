@@ -47,7 +47,7 @@ def desk(tmp_path_factory):
 def sh(words: list[str], site: Path, cwd: Path, code: int = 0, more: tuple[Path, ...] = ()) -> tuple[str, str]:
     """(stdout, stderr) of a command where the package is installed."""
     binary = {"jaxrl": [str(Path(sys.executable).with_name("jaxrl"))], "python": [sys.executable]}
-    path = os.pathsep.join(map(str, [site, *more]))
+    path = os.pathsep.join(filter(None, [*map(str, [site, *more]), os.environ.get("PYTHONPATH")]))
     done = subprocess.run([*binary[words[0]], *words[1:]], cwd=cwd, env={**os.environ, "PYTHONPATH": path},
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import json
 import sys
 from collections import defaultdict
 from importlib.util import find_spec
@@ -102,9 +101,9 @@ def report(found: Collector, part: int) -> list[tuple[str, list[str]]]:
     lists += [(f"skipped here: {reason}", tests) for reason, tests in sorted(by_reason.items())]
     learning = [item for item in slow if item.path.is_relative_to(parts.LEARNING)]
     others = [item for item in slow if item not in learning]
-    durations = json.loads(parts.DURATIONS.read_text(encoding="utf-8"))
+    durations = parts.durations()
     split = Algorithms["duration_based_chunks"].value
-    groups = zip(split(parts.PARTS, others, durations), split(parts.PARTS, learning, durations))
+    groups = zip(split(parts.count(), others, durations), split(parts.count(), learning, durations))
     for i, pair in enumerate(groups, 1):
         if i != part:
             tests = [item.nodeid for half in pair for item in half.selected]
@@ -121,8 +120,8 @@ def main(words: list[str]) -> None:
     marks = [{mark.name for mark in item.iter_markers()} for item in found.items]
     full = sum("full" in names for names in marks)
     slow = sum(names & {"slow", "full"} == {"slow"} for names in marks)
-    print(f"\n{len(marks) - slow - full} quick, {slow} slow, {full} full. In a second step, `.ci/run` runs "
-          "the environments\nof other packages with the extra `envs`.")
+    print(f"\n{len(marks) - slow - full} quick, {slow} slow, {full} full. `.ci/run` has a second "
+          "environment\nwith the extra `envs`, for the environments of other packages.")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Environments of other packages behind the protocol of envs_jax/core.py, one small file per package."""
+"""Adapters of other packages to the protocol of envs_jax/core.py, one file for each package."""

@@ -1,7 +1,8 @@
-"""What the adapters share: an environment of another package, made once, whose numbers get the types they should have.
+"""The base class of adapters: wraps an environment of another package and corrects its dtypes.
 
-Rewards become float32, flags bool, observations what their space says; parameters and states become strongly typed and
-keep their types over time. A cast to the type that a value has already costs nothing.
+Rewards become float32, flags become bool, and observations get the dtypes of their space.
+Parameters and states become strongly typed and keep their dtypes. Casting a value to the dtype it
+already has costs nothing.
 """
 
 from __future__ import annotations
@@ -10,25 +11,33 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs_jax.core import Environment
+from envs_jax.core import Action, Environment, Obs, Params, State
 from envs_jax.spaces import Box, Discrete, MultiDiscrete, as_bound
 
-# arguments of constructors that are not offered: a setting of this name is our wrapper's; the others are objects
-HIDDEN = ("time_limit",
-          "viewer", "generator", "reward_fn", "reward_function", "done_function", "action_mapping_key")
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
+
+    from envs_jax.core import StepResult
+
+# constructor arguments that are not offered: `time_limit` is a setting of `envs_jax.build`, and the
+# others are objects
+HIDDEN = (
+    "time_limit",
+    "viewer", "generator", "reward_fn", "reward_function", "done_function", "action_mapping_key")
 
 
 @dataclass(frozen=True, init=False)
 class Adapter(Environment):
-    """The environment that the package calls `id`; `arguments` go to its constructor. Equal ones share theirs.
+    """Base class of adapters: the environment `id` of the package, made with `arguments`.
 
-    A subclass gives `constructor`, `start`, `advance` and the two spaces.
+    Equal adapters share one environment of the package. A subclass defines `suite`, `constructor`,
+    `start`, `advance` and the two spaces.
     """
 
     suite: ClassVar[str]
@@ -36,98 +45,118 @@ class Adapter(Environment):
     arguments: tuple[tuple[str, Any], ...]
 
     def __init__(self, id: str, **arguments: Any):
-        values = ((key, tuple(value) if isinstance(value, list) else value) for key, value in arguments.items())
         object.__setattr__(self, "id", id)
-        object.__setattr__(self, "arguments", tuple(sorted(values)))
+        for key, value in arguments.items():
+            if isinstance(value, list):
+                arguments[key] = tuple(value)          # an adapter is a hashable value
+        object.__setattr__(self, "arguments", tuple(sorted(arguments.items())))
         self.check(self.theirs)
 
     @classmethod
     def constructor(cls, id: str) -> Callable[..., Any]:
-        """Makes their environment `id`; its signature says what `arguments` may be."""
+        """Return the function that makes the package's environment `id`.
+
+        Its signature defines the possible `arguments`. Raises ValueError if `id` is unknown.
+        """
         raise TypeError(f"{cls.__name__} does not define constructor")
 
     def check(self, theirs: Any) -> None:
-        """Raises ValueError where our protocol cannot express the environment."""
+        """Raise ValueError if the protocol of core.py cannot express the environment."""
 
-    def start(self, key: jax.Array, params: Any) -> tuple[Any, Any]:
-        """`reset`, of any types."""
+    def start(self, key: Key[Array, ""], params: Params) -> tuple[Any, Any]:
+        """Return the result of `reset` in any dtypes."""
         raise TypeError(f"{type(self).__name__} does not define start")
 
-    def advance(self, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
-        """`step`, of any types; truncated is not yet asked to be False where all is terminated."""
+    def advance(self, key: Key[Array, ""], state: State, action: Action, params: Params,
+                ) -> tuple[Any, ...]:
+        """Return the result of `step` in any dtypes; truncated may be True beside terminated."""
         raise TypeError(f"{type(self).__name__} does not define advance")
 
     @classmethod
     def signature(cls, id: str) -> inspect.Signature:
-        """What the adapter takes beside `id`: the named arguments of the constructor."""
-        named = (p for p in inspect.signature(cls.constructor(id)).parameters.values()
-                 if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in HIDDEN)
-        return inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in named])
+        """Return the arguments of the adapter after `id`: the constructor's named arguments."""
+        named = []
+        for parameter in inspect.signature(cls.constructor(id)).parameters.values():
+            by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if by_name and parameter.name not in HIDDEN:
+                named.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        return inspect.Signature(named)
 
     @property
     def theirs(self) -> Any:
-        """The package's environment."""
+        """The environment object of the package."""
         return _make(type(self), self.id, self.arguments)
 
     @property
     def name(self) -> str:
         return f"{self.suite}/{self.id}"
 
-    def reset(self, key, params):
+    def reset(self, key: Key[Array, ""], params: Params) -> tuple[Obs, State]:
         with jax.numpy_rank_promotion("allow"):          # several packages broadcast across ranks
             obs, state = self.start(key, self._declared(params))
-        return conform(obs, self.observation_space(self.default_params)), jax.tree.map(strong, state)
-
-    def step(self, key, state, action, params):
-        before = jax.tree.map(lambda x: x, state)        # theirs may write into the containers of a state
-        with jax.numpy_rank_promotion("allow"):
-            obs, after, reward, terminated, truncated, info = self.advance(key, before, action, self._declared(params))
         obs = conform(obs, self.observation_space(self.default_params))
-        after = jax.tree.map(lambda new, old: as_type(new, old.dtype), after, state)
+        return obs, jax.tree.map(strong, state)
+
+    def step(self, key: Key[Array, ""], state: State, action: Action, params: Params) -> StepResult:
+        copy = jax.tree.map(lambda x: x, state)          # packages may write into containers
+        with jax.numpy_rank_promotion("allow"):
+            obs, next_state, reward, terminated, truncated, info = self.advance(
+                key, copy, action, self._declared(params))
+        obs = conform(obs, self.observation_space(self.default_params))
+        next_state = jax.tree.map(lambda new, old: as_type(new, old.dtype), next_state, state)
         terminated = jnp.asarray(terminated, bool)
         truncated = jnp.asarray(truncated, bool) & ~jnp.all(terminated)
-        return obs, after, jnp.asarray(reward, jnp.float32), terminated, truncated, jax.tree.map(strong, info)
+        reward = jnp.asarray(reward, jnp.float32)
+        return obs, next_state, reward, terminated, truncated, jax.tree.map(strong, info)
 
-    def _declared(self, params: Any) -> Any:
-        """Of the types that the defaults have: those of their states depend on it."""
-        return jax.tree.map(lambda value, default: jnp.asarray(value, dtype(default)), params, self.default_params)
+    def _declared(self, params: Params) -> Params:
+        """Return `params` in the dtypes of the defaults, which determine the dtypes of states."""
+        return jax.tree.map(lambda value, default: jnp.asarray(value, dtype(default)),
+                            params, self.default_params)
 
 
 @functools.lru_cache(maxsize=64)
 def _make(kind: type[Adapter], id: str, arguments: tuple[tuple[str, Any], ...]) -> Any:
-    with jax.ensure_compile_time_eval(), jax.numpy_rank_promotion("allow"):    # tables are arrays, never tracers
+    # tables that the constructor computes must be arrays, not tracers
+    with jax.ensure_compile_time_eval(), jax.numpy_rank_promotion("allow"):
         return kind.constructor(id)(**dict(arguments))
 
 
-def space_of(theirs: Any) -> Any:
-    """Our space for one of gymnax's, or of its copies in jaxmarl and craftax; a pytree of spaces for Dict and Tuple."""
-    kind = type(theirs).__name__
+def space_of(foreign: Any) -> Any:
+    """Return the space for one of gymnax, jaxmarl or craftax; a pytree for Dict and Tuple.
+
+    Raises ValueError if there is no such space.
+    """
+    kind = type(foreign).__name__
     if kind == "Discrete":
-        return Discrete(int(theirs.n))
+        return Discrete(int(foreign.n))
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(map(int, theirs.num_categories)))
+        return MultiDiscrete(tuple(map(int, foreign.num_categories)))
     if kind == "Box":
-        return box(theirs.low, theirs.high, theirs.shape, theirs.dtype)
+        return box(foreign.low, foreign.high, foreign.shape, foreign.dtype)
     if kind == "Dict":
-        return {key: space_of(space) for key, space in theirs.spaces.items()}
+        return {key: space_of(space) for key, space in foreign.spaces.items()}
     if kind == "Tuple":
-        return tuple(map(space_of, theirs.spaces))
-    raise ValueError(f"no space of ours is like a {kind}")
+        return tuple(map(space_of, foreign.spaces))
+    raise ValueError(f"envs_jax has no space for a {kind}")
 
 
 def box(low: Any, high: Any, shape: Any, dtype: Any) -> Box:
-    """A Box with bounds that are numbers where they are all the same; the largest float32 stands for infinity."""
+    """Return a Box; the largest float32 means infinity, and equal bounds become one number."""
     return Box(_bound(low), _bound(high), tuple(shape), jnp.dtype(dtype).type)
 
 
-def _bound(theirs: Any) -> Any:
-    bound = np.asarray(theirs, np.float64)
-    bound = np.where(np.abs(bound) >= np.finfo(np.float32).max, np.copysign(np.inf, bound), bound)
-    return as_bound(bound)
+def _bound(foreign: Any) -> Any:
+    bound = np.asarray(foreign, np.float64)
+    infinite = np.abs(bound) >= np.finfo(np.float32).max
+    return as_bound(np.where(infinite, np.copysign(np.inf, bound), bound))
 
 
 def conform(obs: Any, space: Any) -> Any:
-    """`obs` in the structure and of the types of `space`; a dict of spaces may describe a dataclass or NamedTuple."""
+    """Return `obs` in the structure and dtypes of `space`.
+
+    A dict of spaces may describe a mapping, a dataclass or a NamedTuple.
+    """
     if isinstance(space, dict):
         get = obs.__getitem__ if isinstance(obs, Mapping) else functools.partial(getattr, obs)
         return {key: conform(get(key), inner) for key, inner in space.items()}
@@ -137,15 +166,15 @@ def conform(obs: Any, space: Any) -> Any:
 
 
 def dtype(x: Any) -> Any:
-    """The type of a number or array, keys included, as JAX would compute with it."""
+    """Return the dtype in which JAX computes with `x`: a number, an array or a key."""
     return jax.dtypes.canonicalize_dtype(jnp.result_type(x), allow_extended_dtype=True)
 
 
-def as_type(x: Any, type: Any) -> Any:
-    """`x` as a strongly typed array of `type`; keys as they are."""
+def as_type(x: Any, type: Any) -> Array:
+    """Return `x` as a strongly typed array of dtype `type`; keys are unchanged."""
     return x if jnp.issubdtype(type, jax.dtypes.prng_key) else jnp.asarray(x, type)
 
 
-def strong(x: Any) -> Any:
-    """`x` as a strongly typed array of the type that it has."""
+def strong(x: Any) -> Array:
+    """Return `x` as a strongly typed array of its own dtype."""
     return as_type(x, dtype(x))

@@ -1,9 +1,10 @@
-"""pgx (https://github.com/sotetsuk/pgx, 2.6): board and card games, by turns."""
+"""Adapter of pgx 2.6 (https://github.com/sotetsuk/pgx): board and card games with turns."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,28 @@ import numpy as np
 from envs_jax.adapters.adapter import Adapter
 from envs_jax.spaces import Box, Discrete
 
+if TYPE_CHECKING:
+    import inspect
+    from collections.abc import Callable
+
+    from jaxtyping import Array, Bool, Key
+
+    from envs_jax.core import Action, Params
+
 
 @dataclass(frozen=True, init=False)
 class Pgx(Adapter):
-    """A pgx game: each player is an agent and sees the board from its side; only the action of who moves counts.
+    """Board or card game of pgx: observation of a player's view of the board, action a move.
 
-    Who waits has one legal action, 0, which does nothing. An illegal move ends the game and loses it. At the end all
-    is legal, as in pgx. With one player there is no axis of agents.
+    Each player is an agent; a game for one player has no axis of agents. Only the action of the
+    player whose turn it is has an effect. The other players have one legal action, 0. An illegal
+    move ends the game and loses it. After the end all actions are legal, as in pgx.
     """
 
     suite = "pgx"
 
     @classmethod
-    def constructor(cls, id):
+    def constructor(cls, id: str) -> Callable[..., Any]:
         import pgx
 
         if id not in pgx.available_envs():
@@ -32,48 +42,55 @@ class Pgx(Adapter):
         return functools.partial(pgx.make, id)
 
     @classmethod
-    def signature(cls, id):
-        return super().signature(id).replace(parameters=[])      # the id is all that pgx.make takes
+    def signature(cls, id: str) -> inspect.Signature:
+        # pgx.make takes no other argument
+        return super().signature(id).replace(parameters=[])
 
     @property
-    def agents(self):
+    def agents(self) -> int | None:
         return self.theirs.num_players if self.theirs.num_players > 1 else None
 
-    def start(self, key, params):
+    def start(self, key: Key[Array, ""], params: Params) -> tuple[Any, Any]:
         state = self.theirs.init(key)
         return self._observe(state), state
 
-    def advance(self, key, state, action, params):
-        state = self.theirs.step(state, action if self.agents is None else action[state.current_player], key)
+    def advance(self, key: Key[Array, ""], state: Any, action: Action, params: Params,
+                ) -> tuple[Any, ...]:
         if self.agents is None:
-            return self._observe(state), state, state.rewards[0], state.terminated, state.truncated, {}
-        terminated = jnp.broadcast_to(state.terminated, (self.agents,))
-        return self._observe(state), state, state.rewards, terminated, state.truncated, {}
+            state = self.theirs.step(state, action, key)
+            reward = state.rewards[0]
+            terminated = state.terminated
+        else:
+            state = self.theirs.step(state, action[state.current_player], key)
+            reward = state.rewards
+            terminated = jnp.broadcast_to(state.terminated, (self.agents,))
+        return self._observe(state), state, reward, terminated, state.truncated, {}
 
-    def action_mask(self, state, params):
-        """[players, actions], or [actions] with one player."""
+    def action_mask(self, state: Any, params: Params) -> Bool[Array, "*players actions"]:
+        """Return the legal actions, [actions] with one player."""
         if self.agents is None:
             return state.legal_action_mask
         waits = (jnp.arange(self.agents) != state.current_player) & ~state.terminated
         nothing = jnp.arange(state.legal_action_mask.shape[0]) == 0
         return jnp.where(waits[:, None], nothing[None], state.legal_action_mask[None])
 
-    def observation_space(self, params):
+    def observation_space(self, params: Params) -> Box:
         obs = _first(self.theirs).observation
         low, high = (0, 1) if obs.dtype == bool else (-np.inf, np.inf)
         return Box(low, high, obs.shape, obs.dtype.type)
 
-    def action_space(self, params):
+    def action_space(self, params: Params) -> Discrete:
         return Discrete(_first(self.theirs).legal_action_mask.shape[0])
 
-    def _observe(self, state):
+    def _observe(self, state: Any) -> Array:
         if self.agents is None:
             return state.observation
-        return jax.vmap(self.theirs._observe, in_axes=(None, 0))(state, jnp.arange(self.agents, dtype=jnp.int32))
+        players = jnp.arange(self.agents, dtype=jnp.int32)
+        return jax.vmap(self.theirs._observe, in_axes=(None, 0))(state, players)
 
 
 @functools.lru_cache(maxsize=64)
-def _first(theirs):
-    """The abstract first state."""
+def _first(theirs: Any) -> Any:
+    """Return the first state without values: shapes and dtypes."""
     with jax.numpy_rank_promotion("allow"):
         return jax.eval_shape(theirs.init, jax.random.key(0))

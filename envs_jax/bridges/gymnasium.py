@@ -1,9 +1,9 @@
-"""Our environments as those of Gymnasium: NumPy in and out, around one compiled step.
+"""Bridge to Gymnasium: environments of this package with NumPy arrays and one compiled step.
 
     env = envs_jax.to_gymnasium("cartpole")
     envs = envs_jax.to_gymnasium_vector("cartpole", num_envs=64)
 
-Programs are compiled once per environment value, whatever the number of instances.
+Programs are compiled once for each environment value, independent of the number of instances.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,206 +19,292 @@ import numpy as np
 
 from envs_jax import spaces, vector
 from envs_jax.bridges import single_agent
-from envs_jax.core import Environment
+from envs_jax.core import Action, Environment, Info, Obs, Params, State
 from envs_jax.render import ansi
 from envs_jax.wrappers import Wrapper
 
 try:
     import gymnasium
 except ImportError as missing:
-    raise ImportError("Gymnasium is not installed. Try: pip install 'jaxrl[gymnasium]'") from missing
+    message = "Gymnasium is not installed. Try: pip install 'jaxrl[gymnasium]'"
+    raise ImportError(message) from missing
 
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-FPS = 30      # at which a recorded video plays
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Array, Bool, Key, UInt32
+
+    from envs_jax.core import StepResult
+
+    KeyAndState = tuple[Key[Array, ""], Any]
+
+FPS = 30      # frames per second of a recorded video
 
 
-def to_gymnasium(env_or_name: Environment | str, params: Any = None, *, render_mode: str | None = None,
-                 **settings: Any) -> GymnasiumEnv:
-    """A `gymnasium.Env`. A name is made with `settings` as `envs_jax.make` does, an environment is taken as it is.
+def to_gymnasium(env_or_name: Environment | str, params: Params = None, *,
+                 render_mode: str | None = None, **settings: Any) -> GymnasiumEnv:
+    """Return a `gymnasium.Env` for an environment, or for a name and `settings` of `envs_jax.make`.
 
-    Episodes end and stay ended (no auto-reset); a time limit truncates. Randomness comes from `reset(seed=...)`. Legal
-    actions are in info["action_mask"], int8, as `Discrete.sample` takes them. render_mode: "rgb_array" or "ansi", where
-    the environment renders.
+    There is no auto-reset; a time limit truncates. `reset(seed=...)` sets the source of randomness.
+    Legal actions are info["action_mask"], int8, as `Discrete.sample` takes them.
+    render_mode: "rgb_array" or "ansi", if the environment has pictures.
+    Raises ValueError if the environment has several agents, or lacks the render_mode.
     """
     env, values = single_agent(env_or_name, params, settings, "Gymnasium")
     name = env_or_name if isinstance(env_or_name, str) else env.name
+    arguments = {
+        "env_or_name": env_or_name, "params": params, "render_mode": render_mode, **settings}
     spec = gymnasium.envs.registration.EnvSpec(
-        f"envs_jax/{name.replace('/', ':')}", entry_point="envs_jax.bridges.gymnasium:to_gymnasium",
-        kwargs={"env_or_name": env_or_name, "params": params, "render_mode": render_mode, **settings})
+        f"envs_jax/{name.replace('/', ':')}",
+        entry_point="envs_jax.bridges.gymnasium:to_gymnasium", kwargs=arguments)
     return GymnasiumEnv(env, values, render_mode, spec)
 
 
-def to_gymnasium_vector(env_or_name: Environment | str, num_envs: int, params: Any = None, *,
+def to_gymnasium_vector(env_or_name: Environment | str, num_envs: int, params: Params = None, *,
                         render_mode: str | None = None, **settings: Any) -> GymnasiumVectorEnv:
-    """A `gymnasium.vector.VectorEnv` of `num_envs` copies, all stepped by one program; else as `to_gymnasium`.
+    """Return a `gymnasium.vector.VectorEnv` of `num_envs` copies, stepped by one program.
 
-    Its autoreset_mode is SAME_STEP: where an episode ends, the observation is the first of the next one, and what
-    really followed is in infos["final_obs"] and infos["final_info"], as with Gymnasium's own SyncVectorEnv.
+    All other arguments are those of `to_gymnasium`. The autoreset_mode is SAME_STEP, as in
+    Gymnasium's SyncVectorEnv: where an episode ends, the observation is the first of the next
+    episode, and the last one is in infos["final_obs"], with its info in infos["final_info"].
     """
     env, values = single_agent(env_or_name, params, settings, "Gymnasium")
     return GymnasiumVectorEnv(env, values, num_envs, render_mode)
 
 
 class GymnasiumEnv(gymnasium.Env):
-    """See `to_gymnasium`."""
+    """Environment in Gymnasium's interface; see `to_gymnasium`."""
 
-    def __init__(self, env: Environment, params: Any, render_mode: str | None, spec: Any):
-        self.metadata, self.render_mode = _metadata(env, render_mode), render_mode
-        self.spec, self._env, self._params, self._now = spec, env, _arrays(params), None
-        self._observation, self._action = env.observation_space(params), env.action_space(params)
-        self.observation_space, self.action_space = to_space(self._observation), to_space(self._action)
+    def __init__(self, env: Environment, params: Params, render_mode: str | None, spec: Any):
+        self.metadata = _metadata(env, render_mode)
+        self.render_mode = render_mode
+        self.spec = spec
+        self._env = env
+        self._params = jax.tree.map(_as_array, params)
+        self._current = None                                   # (key, state) of the episode
+        self._observation = env.observation_space(params)
+        self._action = env.action_space(params)
+        self.observation_space = to_space(self._observation)
+        self.action_space = to_space(self._action)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """-> (observation, info) of a fresh episode; `options` are not used."""
+        """Return (observation, info) at the start of an episode; `options` are not used."""
         super().reset(seed=seed)
-        self._now, (obs, info) = _reset(self._env, _draw(self.np_random), self._params)
-        return to_numpy(self._observation, obs), _info(info)
+        seed = _draw_seed(self.np_random)
+        self._current, obs, info = _reset(self._env, seed, self._params)
+        return to_numpy(self._observation, obs), _to_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """-> (observation, reward, terminated, truncated, info)."""
+        """Return (observation, reward, terminated, truncated, info).
+
+        Raises ValueError if `action` is not in the action space.
+        """
         action = _checked(self._action, action)
-        self._now, (obs, reward, terminated, truncated, info) = _step(self._env, self._begun(), action, self._params)
-        return to_numpy(self._observation, obs), float(reward), bool(terminated), bool(truncated), _info(info)
+        self._current, obs, reward, terminated, truncated, info = _step(
+            self._env, self._started(), action, self._params)
+        obs = to_numpy(self._observation, obs)
+        return obs, float(reward), bool(terminated), bool(truncated), _to_info(info)
 
     def render(self) -> np.ndarray | str | None:
-        """The picture [height, width, 3] uint8, or its text; None without a render_mode."""
+        """Return the picture [height, width, 3] uint8, or text; None without a render_mode."""
         if self.render_mode is None:
             return None
-        return _picture(self._env, self._begun()[1], self._params, self.render_mode)
+        _, state = self._started()
+        return _picture(self._env, state, self._params, self.render_mode)
 
-    def _begun(self) -> Any:
-        if self._now is None:
+    def _started(self) -> KeyAndState:
+        if self._current is None:
             raise gymnasium.error.ResetNeeded("call reset before step and render")
-        return self._now
+        return self._current
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
-    """See `to_gymnasium_vector`."""
+    """Batch of environments in Gymnasium's interface; see `to_gymnasium_vector`."""
 
-    def __init__(self, env: Environment, params: Any, num_envs: int, render_mode: str | None):
-        self.metadata = {**_metadata(env, render_mode), "autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs, self.render_mode, self._now = num_envs, render_mode, None
-        self._env, self._params = Informed(env), _arrays(params)
-        self._observation, self._action = env.observation_space(params), env.action_space(params)
-        self.single_observation_space, self.single_action_space = map(to_space, (self._observation, self._action))
+    def __init__(self, env: Environment, params: Params, num_envs: int, render_mode: str | None):
+        self.metadata = {
+            **_metadata(env, render_mode), "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self._env = Informed(env)
+        self._params = jax.tree.map(_as_array, params)
+        self._current = None                                   # (key, state) of the episodes
+        self._observation = env.observation_space(params)
+        self._action = env.action_space(params)
+        self.single_observation_space = to_space(self._observation)
+        self.single_action_space = to_space(self._action)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """-> (observations, infos) of fresh episodes in all environments."""
+        """Return (observations, infos) at the start of an episode in all environments.
+
+        Raises ValueError if `options` has a reset_mask.
+        """
         if options and "reset_mask" in options:
-            raise ValueError("reset_mask: environments that reset in the same step are reset all together")
+            raise ValueError("reset_mask is not supported: reset starts all environments together")
         super().reset(seed=seed)
-        self._now, (obs, mask) = _vector_reset(self._env, self.num_envs, _draw(self.np_random), self._params)
-        return to_numpy(self._observation, obs), self._masks({}, mask)
+        seed = _draw_seed(self.np_random)
+        self._current, obs, mask = _vector_reset(self._env, self.num_envs, seed, self._params)
+        return to_numpy(self._observation, obs), self._masks(mask)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict]:
-        """-> (observations, rewards float64, terminations, truncations, infos), each of num_envs."""
+        """Return (observations, rewards float64, terminations, truncations, infos) [num_envs].
+
+        Raises ValueError if an action is not in the action space.
+        """
         actions = _checked(self._action, actions, (self.num_envs,))
-        if self._now is None:
-            raise gymnasium.error.ResetNeeded("call reset before step")
-        self._now, said = _vector_step(self._env, self.num_envs, self._now, actions)
-        obs, mask, reward, terminated, truncated, final_obs, final_mask, info = jax.tree.map(np.array, said)
-        infos, done = {}, terminated | truncated
-        if done.any():
-            ends = np.full(self.num_envs, None, object)
-            final = to_numpy(self._observation, final_obs)
-            for i in np.flatnonzero(done):
-                ends[i] = jax.tree.map(lambda x, i=i: x[i], final)
-            infos |= {"final_obs": ends, "_final_obs": done.copy(), "_final_info": done.copy(),
-                      "final_info": _infos(_with_mask(info, final_mask), done)}
-        if not done.all():
-            infos |= _infos(info, ~done)
-        return (to_numpy(self._observation, obs), reward.astype(np.float64), terminated, truncated,
-                self._masks(infos, mask))
+        self._current, results = _vector_step(
+            self._env, self.num_envs, self._started(), actions)
+        results = jax.tree.map(np.array, results)
+        infos = self._infos(results) | self._masks(results.mask)
+        obs = to_numpy(self._observation, results.obs)
+        reward = results.reward.astype(np.float64)
+        return obs, reward, results.terminated, results.truncated, infos
 
     def render(self) -> tuple | None:
-        """One picture, or text, per environment."""
+        """Return one picture, or text, for each environment; None without a render_mode."""
         if self.render_mode is None:
             return None
-        if self._now is None:
-            raise gymnasium.error.ResetNeeded("call reset before render")
-        env, states = vector.VectorEnv(self._env, self.num_envs).env, self._now[1].env
-        return tuple(_picture(env, jax.tree.map(lambda x, i=i: x[i], states), self._params, self.render_mode)
+        _, state = self._started()
+        env = vector.VectorEnv(self._env, self.num_envs).env
+        return tuple(_picture(env, _at(state.env, i), self._params, self.render_mode)
                      for i in range(self.num_envs))
 
-    def _masks(self, infos: dict, mask: Any) -> dict:
-        """`infos` with the legal actions of the observations beside them, of all environments."""
-        return infos | _infos(_with_mask({}, mask), np.ones(self.num_envs, bool))
+    def _started(self) -> KeyAndState:
+        if self._current is None:
+            raise gymnasium.error.ResetNeeded("call reset before step and render")
+        return self._current
+
+    def _infos(self, results: _VectorResults) -> dict:
+        """Return the infos of a step, with those of ended episodes in final_obs and final_info."""
+        infos = {}
+        done = results.terminated | results.truncated
+        if done.any():
+            final_obs = to_numpy(self._observation, results.final_obs)
+            infos["final_obs"] = np.full(self.num_envs, None, object)
+            for i in np.flatnonzero(done):
+                infos["final_obs"][i] = _at(final_obs, i)
+            infos["_final_obs"] = done.copy()
+            final_info = _with_mask(results.info, results.final_mask)
+            infos["final_info"] = _vector_info(final_info, done)
+            infos["_final_info"] = done.copy()
+        if not done.all():
+            infos |= _vector_info(results.info, ~done)
+        return infos
+
+    def _masks(self, mask: Any) -> dict:
+        """Return infos with the legal actions of all environments; {} without a mask."""
+        return _vector_info(_with_mask({}, mask), np.ones(self.num_envs, bool))
 
 
 class InformedState(NamedTuple):
+    """State of Informed."""
+
     env: Any
-    info: dict                 # what step said beside its result; zeros at an episode's start
+    info: dict                 # info of the last step; zeros at the start of an episode
 
 
 @dataclass(frozen=True)
 class Informed(Wrapper):
-    """Hands `info` on in place of the global state, which the vectoriser reads before it resets: final_input.state."""
+    """Wrapper that returns `info` as the global state, which VectorEnv keeps in final_input."""
 
-    def inner_state(self, state):
+    def inner_state(self, state: InformedState) -> State:
         return state.env
 
     @property
-    def global_state(self):
+    def global_state(self) -> Callable:
         return lambda state, params: state.info
 
-    def reset(self, key, params):
+    def reset(self, key: Key[Array, ""], params: Params) -> tuple[Obs, InformedState]:
         obs, inner = self.env.reset(key, params)
-        step = jax.eval_shape(self.env.step, key, inner, spaces.zeros(self.action_space(self.default_params)), params)
-        return obs, InformedState(inner, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), step[-1]))
+        action = spaces.zeros(self.action_space(self.default_params))
+        *_, info = jax.eval_shape(self.env.step, key, inner, action, params)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), info)
+        return obs, InformedState(inner, zeros)
 
-    def step(self, key, state, action, params):
-        obs, inner, reward, terminated, truncated, info = self.env.step(key, state.env, action, params)
+    def step(self, key: Key[Array, ""], state: InformedState, action: Action, params: Params,
+             ) -> StepResult:
+        obs, inner, reward, terminated, truncated, info = self.env.step(
+            key, state.env, action, params)
         return obs, InformedState(inner, info), reward, terminated, truncated, info
 
 
-# ---------------------------------------------------------------- compiled
+# ------------------------------------------------------------ compiled programs
+
+
+class _VectorResults(NamedTuple):
+    """Results of a step of all environments, [num_envs, ...]."""
+
+    obs: Any
+    mask: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    final_obs: Any
+    final_mask: Any
+    info: Any
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _reset(env, seed, params):
-    key, now = jax.random.split(jax.random.key(seed))
-    obs, state = env.reset(now, params)
-    return (key, state), (obs, _with_mask({}, env.action_mask and env.action_mask(state, params)))
+def _reset(env: Environment, seed: UInt32[np.ndarray, ""], params: Params,
+           ) -> tuple[KeyAndState, Obs, Info]:
+    key, reset_key = jax.random.split(jax.random.key(seed))
+    obs, state = env.reset(reset_key, params)
+    return (key, state), obs, _with_mask({}, _mask(env, state, params))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _step(env, now, action, params):
-    key, step_key = jax.random.split(now[0])
-    obs, state, *outcome, info = env.step(step_key, now[1], action, params)
-    return (key, state), (obs, *outcome, _with_mask(info, env.action_mask and env.action_mask(state, params)))
+def _step(env: Environment, current: KeyAndState, action: Action, params: Params) -> tuple:
+    key, state = current
+    key, step_key = jax.random.split(key)
+    obs, state, *outcome, info = env.step(step_key, state, action, params)
+    return (key, state), obs, *outcome, _with_mask(info, _mask(env, state, params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _vector_reset(env, num_envs, seed, params):
-    key, now = jax.random.split(jax.random.key(seed))
-    state, inputs = vector.VectorEnv(env, num_envs).init(now, params)
-    return (key, state), (inputs.obs, inputs.mask)
+def _vector_reset(env: Environment, num_envs: int, seed: UInt32[np.ndarray, ""], params: Params,
+                  ) -> tuple[KeyAndState, Obs, Any]:
+    key, init_key = jax.random.split(jax.random.key(seed))
+    state, inputs = vector.VectorEnv(env, num_envs).init(init_key, params)
+    return (key, state), inputs.obs, inputs.mask
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _vector_step(env, num_envs, now, actions):
-    key, step_key = jax.random.split(now[0])
-    state, step = vector.VectorEnv(env, num_envs).step(step_key, now[1], actions)
+def _vector_step(env: Environment, num_envs: int, current: KeyAndState, actions: Action,
+                 ) -> tuple[KeyAndState, _VectorResults]:
+    key, state = current
+    key, step_key = jax.random.split(key)
+    state, step = vector.VectorEnv(env, num_envs).step(step_key, state, actions)
     final = step.final_input
-    return (key, state), (step.input.obs, step.input.mask, step.reward, step.terminated, step.truncated,
-                          final.obs, final.mask, final.state)
+    results = _VectorResults(
+        step.input.obs, step.input.mask, step.reward, step.terminated, step.truncated,
+        final.obs, final.mask, final.state)
+    return (key, state), results
 
 
-# ---------------------------------------------------------------- from one side to the other
+def _mask(env: Environment, state: State, params: Params) -> Bool[Array, " actions"] | None:
+    if env.action_mask is None:
+        return None
+    return env.action_mask(state, params)
+
+
+# ------------------------------------------------------------ conversions
 
 
 def to_space(space: Any) -> gymnasium.Space:
-    """A space, or a pytree of them, as Gymnasium's."""
+    """Return the Gymnasium space for a space, or for a pytree of spaces."""
     if isinstance(space, spaces.Discrete):
         return gymnasium.spaces.Discrete(space.n)
     if isinstance(space, spaces.MultiDiscrete):
         return gymnasium.spaces.MultiDiscrete(space.nvec, dtype=np.dtype(space.dtype))
     if isinstance(space, spaces.Box):
-        return gymnasium.spaces.Box(_bound(space, space.low), _bound(space, space.high), dtype=np.dtype(space.dtype))
+        low = _bound(space, space.low)
+        high = _bound(space, space.high)
+        return gymnasium.spaces.Box(low, high, dtype=np.dtype(space.dtype))
     if isinstance(space, Mapping):
         return gymnasium.spaces.Dict({key: to_space(inner) for key, inner in space.items()})
     if hasattr(space, "_asdict"):
@@ -228,16 +314,17 @@ def to_space(space: Any) -> gymnasium.Space:
 
 def _bound(space: spaces.Box, bound: Any) -> np.ndarray:
     bound = np.broadcast_to(np.asarray(bound), space.shape)
-    whole = np.issubdtype(space.dtype, np.integer) and not np.isfinite(bound).all()     # Gymnasium puts in the limits
-    return bound if whole else bound.astype(space.dtype)
+    if np.issubdtype(space.dtype, np.integer) and not np.isfinite(bound).all():
+        return bound                 # Gymnasium replaces infinity by the limits of the dtype
+    return bound.astype(space.dtype)
 
 
 def to_numpy(space: Any, x: Any) -> Any:
-    """An observation, or a batch of them, of one of our spaces, as an element of `to_space(space)`."""
+    """Return an observation of `space`, or a batch, as an element of `to_space(space)`."""
     if isinstance(space, spaces.Discrete):
         return np.asarray(x).astype(np.int64)[()]
     if isinstance(space, spaces.Space):
-        return np.array(x, space.dtype)                     # a copy, which may be written
+        return np.array(x, space.dtype)                     # a writable copy
     if isinstance(space, Mapping):
         return {key: to_numpy(inner, x[key]) for key, inner in space.items()}
     if hasattr(space, "_asdict"):
@@ -246,10 +333,14 @@ def to_numpy(space: Any, x: Any) -> Any:
 
 
 def _checked(space: spaces.Space, action: Any, batch: tuple[int, ...] = ()) -> np.ndarray:
-    """The action as the step takes it. JAX would clamp one that does not exist, so that is an error here."""
+    """Return `action` in the dtype of `space`.
+
+    Raises ValueError if it is not in `space`: JAX would silently clamp an index out of bounds.
+    """
     array = np.asarray(action)
-    if array.shape != batch + space.shape:
-        raise ValueError(f"an action of shape {array.shape} where {space} needs {batch + space.shape}")
+    shape = batch + space.shape
+    if array.shape != shape:
+        raise ValueError(f"the action has shape {array.shape}; {space} needs {shape}")
     if not isinstance(space, spaces.Box):
         choices = space.n if isinstance(space, spaces.Discrete) else np.array(space.nvec)
         if array.dtype.kind not in "iu" or np.any((array < 0) | (array >= choices)):
@@ -257,46 +348,65 @@ def _checked(space: spaces.Space, action: Any, batch: tuple[int, ...] = ()) -> n
     return array.astype(space.dtype)
 
 
-def _with_mask(info: dict, mask: Any) -> dict:
-    return info if mask is None else info | {"action_mask": mask.astype(np.int8)}
+def _with_mask(info: Info, mask: Any) -> Info:
+    """Return `info` with the legal actions as Gymnasium expects them, if there is a mask."""
+    if mask is None:
+        return info
+    return info | {"action_mask": mask.astype(np.int8)}
 
 
-def _info(info: dict) -> dict:
-    """Arrays as NumPy's, scalars as numbers: Gymnasium's vector environments make an array of a number's own type."""
-    def leaf(x):
+def _to_info(info: Info) -> Info:
+    """Return an info of NumPy arrays and scalars.
+
+    Flags become bool: Gymnasium's vector environments make arrays in the type of a scalar.
+    """
+    def leaf(x: Any) -> Any:
         x = np.array(x)
-        return x if x.ndim else x.item() if x.dtype == bool else x[()]
+        if x.ndim:
+            return x
+        return x.item() if x.dtype == bool else x[()]
+
     return jax.tree.map(leaf, info)
 
 
-def _infos(info: dict, who: np.ndarray) -> dict:
-    """Arrays [N, ...], zeros where not `who`, each beside its mask "_key": how vector environments return infos."""
+def _vector_info(info: Info, chosen: np.ndarray) -> Info:
+    """Return the infos of a vector environment: arrays [N, ...], each with its mask "_key".
+
+    Rows that are not `chosen` are zeros.
+    """
     infos = {}
     for key, value in info.items():
         if isinstance(value, dict):
-            infos[key] = _infos(value, who)
+            infos[key] = _vector_info(value, chosen)
         else:
-            infos[key] = np.where(who.reshape(-1, *[1] * (value.ndim - 1)), value, np.zeros_like(value))
-        infos[f"_{key}"] = who.copy()
+            mask = chosen.reshape(-1, *[1] * (value.ndim - 1))
+            infos[key] = np.where(mask, value, np.zeros_like(value))
+        infos[f"_{key}"] = chosen.copy()
     return infos
+
+
+def _at(tree: Any, i: int) -> Any:
+    """Return the i-th entries of arrays [N, ...]."""
+    return jax.tree.map(lambda x: x[i], tree)
 
 
 def _metadata(env: Environment, render_mode: str | None) -> dict[str, Any]:
     modes = [] if env.render is None else ["rgb_array", "ansi"]
     if render_mode is not None and render_mode not in modes:
-        raise ValueError(f"{env.name} has no render_mode {render_mode!r}; it has: {', '.join(modes) or 'none'}")
+        raise ValueError(f"{env.name} has no render_mode {render_mode!r}; "
+                         f"it has: {', '.join(modes) or 'none'}")
     return {"render_modes": modes, "render_fps": FPS}
 
 
-def _picture(env: Environment, state: Any, params: Any, render_mode: str) -> np.ndarray | str:
+def _picture(env: Environment, state: State, params: Params, render_mode: str) -> np.ndarray | str:
     picture = np.asarray(env.render(state, params))
     return ansi(picture) if render_mode == "ansi" else picture
 
 
-def _arrays(params: Any) -> Any:
-    """Numbers as arrays of a fixed type: passed to every step, they are put on the device once."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jax.dtypes.canonicalize_dtype(jnp.result_type(x))), params)
+def _as_array(x: Any) -> Array:
+    """Return a number as a strongly typed array, which is transferred to the device only once."""
+    return jnp.asarray(x, jax.dtypes.canonicalize_dtype(jnp.result_type(x)))
 
 
-def _draw(rng: np.random.Generator) -> np.uint32:
+def _draw_seed(rng: np.random.Generator) -> np.uint32:
     return rng.integers(2**32, dtype=np.uint32)

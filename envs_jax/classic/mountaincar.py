@@ -1,33 +1,41 @@
 """Mountain car: a car too weak for the hill must first swing back.
 
-Moore 1990; equal to Gymnasium's MountainCar-v0 and MountainCarContinuous-v0. Position and velocity (per step) have no
-units.
+Moore 1990. Equal to Gymnasium's MountainCar-v0 and MountainCarContinuous-v0. Position and velocity
+(per step) have no units.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from envs_jax.core import Environment
-from envs_jax.render import BROWN, DARK, GREY, LIGHT, RED, SKY, YELLOW, Canvas
+from envs_jax.render import BROWN, DARK, GRAY, LIGHT, RED, SKY, YELLOW, Canvas
 from envs_jax.spaces import Box, Discrete
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, Key
+
+    from envs_jax.core import StepResult
+    from envs_jax.spaces import Space
 
 
 class MountainCarParams(NamedTuple):
-    force: float = 0.001             # velocity that a full push adds in a step (`power` in Gymnasium's continuous car)
+    """Parameters of the dynamics."""
+
+    force: float = 0.001             # velocity that a full push adds in a step (Gymnasium: `power`)
     gravity: float = 0.0025
     goal_position: float = 0.5
-    goal_velocity: float = 0.0       # the least velocity that counts at the goal
+    goal_velocity: float = 0.0       # smallest velocity at the goal that ends the episode
 
 
 class MountainCarState(NamedTuple):
-    """Two float32 scalars, and the observation in this order."""
+    """Two float32 scalars, in the order of the observation."""
 
     position: jax.Array
     velocity: jax.Array
@@ -35,9 +43,10 @@ class MountainCarState(NamedTuple):
 
 @dataclass(frozen=True)
 class MountainCar(Environment):
-    """Observation [2]: position, velocity. Actions: push left, none, push right. The reward is -1, also at the goal.
+    """Weak car in a valley: observation [2] (position, velocity), actions left, none, right.
 
-    The left end is a wall that stops the car. Starts: position U(-0.6, -0.4), at rest.
+    The reward is -1 in every step, including the last. The left end is a wall that stops the car.
+    Starts: position U(-0.6, -0.4), velocity 0.
     """
 
     min_position: float = -1.2
@@ -47,74 +56,101 @@ class MountainCar(Environment):
     default_params = MountainCarParams()
     time_limit = 200
 
-    def reset(self, key, params):
+    def reset(self, key: Key[Array, ""], params: MountainCarParams,
+              ) -> tuple[Float[Array, "2"], MountainCarState]:
         position = jax.random.uniform(key, (), jnp.float32, minval=-0.6, maxval=-0.4)
         state = MountainCarState(position, jnp.zeros((), jnp.float32))
         return jnp.stack(state), state
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: MountainCarState, action: Int[Array, ""],
+             params: MountainCarParams) -> StepResult:
         state, arrived = self._move(state, action - 1, params)
         return jnp.stack(state), state, jnp.float32(-1.0), arrived, jnp.bool_(False), {}
 
-    def _move(self, state, push, params):
-        """`push` in [-1, 1] -> (the next state, whether the car is at the goal)."""
-        velocity = state.velocity + params.force * push - params.gravity * jnp.cos(3.0 * state.position)
+    def _move(self, state: MountainCarState, push: Array, params: MountainCarParams,
+              ) -> tuple[MountainCarState, Bool[Array, ""]]:
+        """Return (next state, True if the car is at the goal) for `push` in [-1, 1]."""
+        velocity = state.velocity + params.force * push
+        velocity = velocity - params.gravity * jnp.cos(3.0 * state.position)
         velocity = jnp.clip(velocity, -self.max_speed, self.max_speed)
         position = jnp.clip(state.position + velocity, self.min_position, self.max_position)
-        velocity = jnp.where(position <= self.min_position, jnp.maximum(velocity, 0.0), velocity)
+        at_wall = position <= self.min_position
+        velocity = jnp.where(at_wall, jnp.maximum(velocity, 0.0), velocity)
         arrived = (position >= params.goal_position) & (velocity >= params.goal_velocity)
         return MountainCarState(position, velocity), arrived
 
-    def render(self, state, params):
-        position, goal = float(state.position), float(params.goal_position)
-        left, right = self.min_position - 0.1, self.max_position + 0.1
+    def render(self, state: MountainCarState, params: MountainCarParams) -> np.ndarray:
+        left = self.min_position - 0.1
+        right = self.max_position + 0.1
         canvas = Canvas(600, 400, x=(left, right), y=(-0.1, (right - left) * 400 / 600 - 0.1))
-        ground = np.linspace(left, right, 100)
-        ground = np.stack([ground, _height(ground)], axis=1)
+        x = np.linspace(left, right, 100)
+        ground = np.stack([x, _height(x)], axis=1)
         canvas.polygon([(left, -0.1), *ground, (right, -0.1)], LIGHT)
         canvas.line(ground, BROWN, 3)
-        wall = self.min_position - 0.05                              # the car's tail touches it
-        canvas.line([(wall, _height(wall)), (wall, 1.0)], GREY, 4)
-        flag = lambda x, y: (goal + x, _height(goal) + y)
-        canvas.polygon([flag(0, 0.2), flag(0, 0.13), flag(0.08, 0.165)], YELLOW)
-        canvas.line([flag(0, 0), flag(0, 0.2)], DARK, 2)
-
-        slope = math.atan(1.35 * math.cos(3.0 * position))           # of `_height`
-        along, up = np.array([[math.cos(slope), math.sin(slope)], [-math.sin(slope), math.cos(slope)]])
-        at = lambda x, y: (position, _height(position)) + x * along + y * up
-        canvas.polygon([at(-0.06, 0.03), at(0.06, 0.03), at(0.06, 0.065), at(-0.06, 0.065)], RED)
-        canvas.polygon([at(-0.04, 0.065), at(0.035, 0.065), at(0.02, 0.095), at(-0.03, 0.095)], SKY)
-        for wheel in (-0.036, 0.036):
-            canvas.circle(at(wheel, 0.025), 0.022, DARK)
-            canvas.circle(at(wheel, 0.025), 0.009, GREY)
+        wall = self.min_position - 0.05                 # the tail of the car touches it
+        canvas.line([(wall, _height(wall)), (wall, 1.0)], GRAY, 4)
+        _draw_flag(canvas, float(params.goal_position))
+        _draw_car(canvas, float(state.position))
         return canvas.image()
 
-    def observation_space(self, params):
-        return Box((self.min_position, -self.max_speed), (self.max_position, self.max_speed), (2,))
+    def observation_space(self, params: MountainCarParams) -> Box:
+        low = (self.min_position, -self.max_speed)
+        high = (self.max_position, self.max_speed)
+        return Box(low, high, (2,))
 
-    def action_space(self, params):
+    def action_space(self, params: MountainCarParams) -> Space:
         return Discrete(3)
 
 
 @dataclass(frozen=True)
 class MountainCarContinuous(MountainCar):
-    """As MountainCar; the action [1] is the push, clipped to [-1, 1]. The reward is -0.1 action^2, and 100 at the goal.
+    """Weak car in a valley: observation [2] (position, velocity), action [1] (push).
 
-    That is the action as it was given, not the clipped one (`envs_jax.make` clips before both).
+    The push is the action, clipped to [-1, 1]. The reward is -0.1 action^2, plus 100 at the goal.
+    The reward uses the action before clipping, but `envs_jax.make` clips actions for both.
     """
 
     default_params = MountainCarParams(force=0.0015, goal_position=0.45)
     time_limit = 999
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: MountainCarState, action: Float[Array, "1"],
+             params: MountainCarParams) -> StepResult:
         state, arrived = self._move(state, jnp.clip(action[0], -1.0, 1.0), params)
         reward = jnp.where(arrived, jnp.float32(100.0), 0.0) - 0.1 * jnp.square(action[0])
         return jnp.stack(state), state, reward, arrived, jnp.bool_(False), {}
 
-    def action_space(self, params):
+    def action_space(self, params: MountainCarParams) -> Box:
         return Box(-1.0, 1.0, (1,))
 
 
-def _height(position):
-    """Of the ground, as it is drawn; the dynamics have the slope of it, up to a factor, as force along the position."""
+def _height(position: np.ndarray | float) -> np.ndarray | float:
+    """Return the height of the ground in the picture.
+
+    Its slope is, up to a factor, the force of gravity along the position in the dynamics.
+    """
     return 0.45 * np.sin(3.0 * position) + 0.55
+
+
+def _draw_flag(canvas: Canvas, goal: float) -> None:
+    def from_foot(x: float, y: float) -> tuple[float, float]:
+        return (goal + x, _height(goal) + y)
+
+    canvas.polygon([from_foot(0, 0.2), from_foot(0, 0.13), from_foot(0.08, 0.165)], YELLOW)
+    canvas.line([from_foot(0, 0), from_foot(0, 0.2)], DARK, 2)
+
+
+def _draw_car(canvas: Canvas, position: float) -> None:
+    slope = math.atan(1.35 * math.cos(3.0 * position))           # the derivative of `_height`
+    along = np.array([math.cos(slope), math.sin(slope)])
+    up = np.array([-math.sin(slope), math.cos(slope)])
+
+    def on_car(x: float, y: float) -> np.ndarray:
+        return (position, _height(position)) + x * along + y * up
+
+    body = [(-0.06, 0.03), (0.06, 0.03), (0.06, 0.065), (-0.06, 0.065)]
+    cabin = [(-0.04, 0.065), (0.035, 0.065), (0.02, 0.095), (-0.03, 0.095)]
+    canvas.polygon([on_car(*corner) for corner in body], RED)
+    canvas.polygon([on_car(*corner) for corner in cabin], SKY)
+    for wheel in (-0.036, 0.036):
+        canvas.circle(on_car(wheel, 0.025), 0.022, DARK)
+        canvas.circle(on_car(wheel, 0.025), 0.009, GRAY)

@@ -1,1 +1,1 @@
-"""Small decision processes whose values are known exactly."""
+"""Small decision processes with exact values."""

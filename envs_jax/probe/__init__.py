@@ -1,1 +1,1 @@
-"""Small environments with known values: what does a learner see, and what not?"""
+"""Probe environments: small tasks with known values, each of which tests one part of a learner."""

@@ -1,9 +1,9 @@
-"""A bandit whose best arm is not always there: is the action mask respected?"""
+"""A bandit whose best arm is not always legal: a probe of the action mask."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,33 @@ import jax.numpy as jnp
 from envs_jax.core import Environment
 from envs_jax.spaces import Box, Discrete
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int, Key
+
+    from envs_jax.core import StepResult
+
 
 class MaskedBanditParams(NamedTuple):
-    penalty: float = 1.0     # what an illegal arm costs
+    """Parameters of the reward."""
+
+    penalty: float = 1.0     # cost of an illegal arm
 
 
 class MaskedBanditState(NamedTuple):
-    best_legal: jax.Array    # bool: whether the last arm may be pulled in this step
+    """State: the legality of the last arm in the next step."""
+
+    best_legal: jax.Array    # bool
 
 
 @dataclass(frozen=True)
 class MaskedBandit(Environment):
-    """Arm k of `arms` pays k / (arms - 1); the last and best one is legal in half of the steps, at random.
+    """Bandit with an action mask: observation [1], always 0, action one of `arms`.
 
-    Only the mask tells: the observation is always [0]. An illegal arm costs `penalty`, and info["illegal"] is 1 for it,
-    else 0. A policy that respects the mask earns at most `optimal_reward` a step, (1 + second best) / 2 = 5/6 with the
-    default; one that cannot see it earns the second best at most, 2/3.
+    Arm k of `arms` pays k / (arms - 1). The last and best one is legal in half of the steps, at
+    random, which only the mask shows. An illegal arm costs `penalty`, and info["illegal"] is 1 for
+    it, otherwise 0. A policy that respects the mask earns at most `optimal_reward` per step,
+    (1 + second best) / 2, which is 5/6 by default. A policy without the mask earns at most the
+    second best, 2/3.
     """
 
     arms: int = 4
@@ -34,9 +45,9 @@ class MaskedBandit(Environment):
     default_params = MaskedBanditParams()
     time_limit = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.arms < 2:
-            raise ValueError(f"MaskedBandit needs two arms or more, not {self.arms}")
+            raise ValueError(f"MaskedBandit needs arms >= 2, not {self.arms}")
 
     @property
     def optimal_reward(self) -> float:
@@ -45,24 +56,29 @@ class MaskedBandit(Environment):
 
     @property
     def blind_reward(self) -> float:
-        """Mean reward of a step under the best policy that never picks the last arm."""
+        """Mean reward of a step under the best policy that never chooses the last arm."""
         return (self.arms - 2) / (self.arms - 1)
 
-    def reset(self, key, params):
+    def reset(self, key: Key[Array, ""], params: MaskedBanditParams,
+              ) -> tuple[Float[Array, "1"], MaskedBanditState]:
         return jnp.zeros(1, jnp.float32), MaskedBanditState(jax.random.bernoulli(key))
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: MaskedBanditState, action: Int[Array, ""],
+             params: MaskedBanditParams) -> StepResult:
         illegal = (action == self.arms - 1) & ~state.best_legal
-        reward = jnp.where(illegal, -params.penalty, action.astype(jnp.float32) / (self.arms - 1))
+        cost = -params.penalty
+        reward = jnp.where(illegal, cost, action.astype(jnp.float32) / (self.arms - 1))
         obs, state = self.reset(key, params)
-        return obs, state, reward, jnp.bool_(False), jnp.bool_(False), {"illegal": illegal.astype(jnp.int32)}
+        info = {"illegal": illegal.astype(jnp.int32)}
+        return obs, state, reward, jnp.bool_(False), jnp.bool_(False), info
 
-    def action_mask(self, state, params):
-        """[arms] bool"""
+    def action_mask(self, state: MaskedBanditState, params: MaskedBanditParams,
+                    ) -> Bool[Array, " arms"]:
+        """Return the legal arms."""
         return (jnp.arange(self.arms) < self.arms - 1) | state.best_legal
 
-    def observation_space(self, params):
+    def observation_space(self, params: MaskedBanditParams) -> Box:
         return Box(0.0, 0.0, (1,))
 
-    def action_space(self, params):
+    def action_space(self, params: MaskedBanditParams) -> Discrete:
         return Discrete(self.arms)

@@ -1,84 +1,99 @@
-"""What becomes of an action before the environment sees it. Bounds are those of the default parameters: spaces are not
-traced, `params` may be."""
+"""Wrappers that change actions before the environment receives them.
+
+Bounds are those of the default parameters, because `params` may be traced and spaces are not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from envs_jax import spaces
+from envs_jax.core import Action, Obs, Params, State
+from envs_jax.sizes import ceil_div
 from envs_jax.spaces import Box
-from envs_jax.wrappers.base import Wrapper, agents_axis, legal
+from envs_jax.wrappers.base import Wrapper, agents_axis, is_count, legal
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
+
+    from envs_jax.core import StepResult
 
 
 @dataclass(frozen=True)
 class ClipAction(Wrapper):
-    """Clips the actions of a Box into its bounds before the environment sees them."""
+    """Wrapper that clips the actions of a Box to its bounds."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         space = self.action_space(self.default_params)
         if not isinstance(space, Box):
             raise ValueError(f"ClipAction needs a Box of actions; {self.name} has {space}")
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: State, action: Action, params: Params) -> StepResult:
         low, high = _bounds(self.action_space(self.default_params), action)
         return self.env.step(key, state, jnp.clip(action, low, high), params)
 
 
 @dataclass(frozen=True)
 class RescaleAction(Wrapper):
-    """Actions are in [-1, 1], and become the bounds of `env` and what lies between, linearly.
+    """Wrapper with actions in [-1, 1], mapped linearly to the bounds of `env`.
 
-    What is outside of [-1, 1] lands outside of the bounds: ClipAction inside of this wrapper takes care of it.
+    Actions outside [-1, 1] are mapped outside the bounds; put ClipAction inside this wrapper.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         space = self.env.action_space(self.default_params)
-        if not isinstance(space, Box) or not space.bounded or not np.issubdtype(space.dtype, np.floating):
-            raise ValueError(f"RescaleAction needs a bounded Box of real actions; {self.name} has {space}")
+        bounded = isinstance(space, Box) and space.bounded
+        if not bounded or not np.issubdtype(space.dtype, np.floating):
+            raise ValueError("RescaleAction needs a bounded Box of real actions; "
+                             f"{self.name} has {space}")
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: State, action: Action, params: Params) -> StepResult:
         low, high = _bounds(self.env.action_space(self.default_params), action)
         return self.env.step(key, state, low + 0.5 * (action + 1.0) * (high - low), params)
 
-    def action_space(self, params):
+    def action_space(self, params: Params) -> Box:
         inner = self.env.action_space(params)
         return Box(-1.0, 1.0, inner.shape, inner.dtype)
 
 
 class StickyActionsState(NamedTuple):
+    """State of StickyActions."""
+
     env: Any
-    action: Any                # the one executed last, zeros at an episode's start
-    started: jax.Array         # bool: there is one
+    action: Any                # the last executed action, zeros at the start of an episode
+    started: jax.Array         # bool: there is a last action
 
 
 @dataclass(frozen=True)
 class StickyActions(Wrapper):
-    """With probability `p` the action executed last is executed again, in place of the one asked for.
+    """Wrapper that executes the last action again, instead of the new one, with probability `p`.
 
-    Machado et al. 2018, "Revisiting the Arcade Learning Environment", section 5.2. An episode's first action is always
-    executed, and so is one asked for where the mask forbids the last. Agents stick independently of each other.
+    Machado et al. 2018, "Revisiting the Arcade Learning Environment", section 5.2. The first action
+    of an episode is always executed, and so is an action where the mask forbids the last one. The
+    draws of several agents are independent.
     """
 
     p: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.0 <= self.p <= 1.0:
             raise ValueError(f"StickyActions needs a probability, 0 <= p <= 1, not {self.p}")
 
-    def inner_state(self, state):
+    def inner_state(self, state: StickyActionsState) -> State:
         return state.env
 
-    def reset(self, key, params):
+    def reset(self, key: Key[Array, ""], params: Params) -> tuple[Obs, StickyActionsState]:
         obs, inner = self.env.reset(key, params)
         action = spaces.zeros(self.action_space(self.default_params), agents_axis(self))
         return obs, StickyActionsState(inner, action, jnp.bool_(False))
 
-    def step(self, key, state, action, params):
+    def step(self, key: Key[Array, ""], state: StickyActionsState, action: Action, params: Params,
+             ) -> StepResult:
         draw_key, key = jax.random.split(key)
         sticks = jax.random.bernoulli(draw_key, self.p, agents_axis(self))
         sticks = sticks & state.started & legal(self.env, state.env, state.action, params)
@@ -88,42 +103,59 @@ class StickyActions(Wrapper):
         return obs, StickyActionsState(inner, action, jnp.bool_(True)), *outcome
 
 
+class _Repeat(NamedTuple):
+    """Result of the steps that ActionRepeat has executed."""
+
+    stopped: jax.Array         # bool
+    reward: jax.Array          # float32, [agents] with agents: sum so far
+    outcome: Any               # (observation, state, terminated, truncated, info) of the last step
+
+
 @dataclass(frozen=True)
 class ActionRepeat(Wrapper):
-    """Executes every action `n` times: one step of this wrapper is `n` steps of `env`, and its reward their sum.
+    """Wrapper that executes each action `n` times, and adds up the rewards.
 
-    It stops early where the episode ends, and where the mask no longer allows the action: the steps that are left do
-    not happen. Observation, flags and info are those of the last step that did.
+    Repetition stops when the episode ends, and when the mask no longer allows the action.
+    Observation, flags and info are those of the last executed step.
     """
 
     n: int
 
-    def __post_init__(self):
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
+    def __post_init__(self) -> None:
+        if not is_count(self.n):
             raise ValueError(f"ActionRepeat needs a whole number n >= 1, not {self.n}")
 
     @property
     def max_steps(self) -> int | None:
         longest = self.env.max_steps
-        return longest if longest is None or self.action_mask is not None else -(-longest // self.n)
+        if longest is None or self.action_mask is not None:
+            return longest
+        return ceil_div(longest, self.n)
 
-    def step(self, key, state, action, params):
-        def once(carry, key):
-            stopped, total, before = carry
-            obs, state, reward, terminated, truncated, info = self.env.step(key, before[1], action, params)
-            total = total + jnp.where(stopped, 0.0, reward)
-            after = obs, state, terminated, truncated, info
-            after = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), before, after)
-            stopped = stopped | jnp.all(terminated) | truncated | ~jnp.all(legal(self.env, state, action, params))
-            return (stopped, total, after), None
+    def step(self, key: Key[Array, ""], state: State, action: Action, params: Params) -> StepResult:
+        def once(last: _Repeat, key: Key[Array, ""]) -> tuple[_Repeat, None]:
+            stopped = last.stopped
+            _, inner, *_ = last.outcome
+            obs, inner, reward, terminated, truncated, info = self.env.step(
+                key, inner, action, params)
+            total = last.reward + jnp.where(stopped, 0.0, reward)
+            outcome = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), last.outcome,
+                                   (obs, inner, terminated, truncated, info))
+            stopped = stopped | jnp.all(terminated) | truncated
+            stopped = stopped | ~jnp.all(legal(self.env, inner, action, params))
+            return _Repeat(stopped, total, outcome), None
 
-        obs, _, total, *rest = jax.eval_shape(self.env.step, key, state, action, params)
-        blank = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
-        start = jnp.bool_(False), blank(total), (blank(obs), state, *blank(rest))     # overwritten by the first step
-        (_, reward, (obs, state, *flags)), _ = jax.lax.scan(once, start, jax.random.split(key, self.n))
-        return obs, state, reward, *flags
+        # the first step overwrites these zeros
+        shapes = jax.eval_shape(self.env.step, key, state, action, params)
+        obs, _, reward, *rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        first = _Repeat(jnp.bool_(False), reward, (obs, state, *rest))
+        last, _ = jax.lax.scan(once, first, jax.random.split(key, self.n))
+        obs, state, *rest = last.outcome
+        return obs, state, last.reward, *rest
 
 
-def _bounds(space: Box, action: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high) of the shape of `action`, which may have an axis of agents."""
-    return tuple(np.broadcast_to(np.asarray(bound, space.dtype), action.shape) for bound in (space.low, space.high))
+def _bounds(space: Box, action: Action) -> tuple[np.ndarray, np.ndarray]:
+    """Return (low, high) in the shape of `action`, which may have an axis of agents."""
+    low = np.broadcast_to(np.asarray(space.low, space.dtype), action.shape)
+    high = np.broadcast_to(np.asarray(space.high, space.dtype), action.shape)
+    return low, high

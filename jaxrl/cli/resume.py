@@ -26,13 +26,13 @@ def run(words: list[str]) -> None:
     from jaxrl.config.settings import SETTINGS
     from jaxrl.declare import Declaration
     from jaxrl.errors import UserError
-    from jaxrl.report import sweep as sweep_report
     from jaxrl.storage import folder
+    from jaxrl.storage import sweep as sweep_files
 
     path, words = take_run("resume", words)
-    if sweep_report.is_sweep(path):
+    if sweep_files.is_sweep(path):
         return sweep.resume(path, words)
-    sweep_report.check_alone(path)
+    sweep_files.check_alone(path)
     stored = folder.open_run(path) / folder.CONFIG
     known = {**SETTINGS, "step": Declaration("step", int | None, None, "static", "the checkpoint to go on from", low=0)}
     items, problems = parse(words)

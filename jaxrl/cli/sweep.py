@@ -54,9 +54,9 @@ def resume(path: str, words: list[str]) -> None:
     """`jaxrl resume SWEEP`."""
     from jaxrl import backend
     from jaxrl.cli.screen import Screen
-    from jaxrl.run import sweep
+    from jaxrl.run import questions, sweep
 
-    settings = sweep.read(Path(path), words).config.settings
+    settings = questions.read(Path(path), words).config.settings
     backend.prepare(settings.device)
     with Screen(quiet=settings.quiet or settings.json) as screen:
         path = sweep.resume(path, words, screen)
@@ -66,7 +66,7 @@ def resume(path: str, words: list[str]) -> None:
 def say_result(path: Path, *, json: bool) -> None:
     """The best trials and the next commands; with `json` every trial, on stdout."""
     from jaxrl.cli.main import say
-    from jaxrl.report.sweep import read_table
+    from jaxrl.storage.sweep import read_table
 
     rows = read_table(path)
     if json:
@@ -86,8 +86,9 @@ def result_lines(rows: list[dict[str, Any]], path: Path) -> list[str]:
 
     from jaxrl.cli.screen import number
     from jaxrl.cli.text import table
-    from jaxrl.report.sweep import BEST, BOARDS, COLUMNS, REPORT, TABLE
+    from jaxrl.report.page import REPORT
     from jaxrl.storage.files import shown
+    from jaxrl.storage.sweep import BEST, BOARDS, COLUMNS, TABLE
 
     axes = [key for key in rows[0] if key not in {*COLUMNS, "returns", "what", "run"}]
     done = sorted((row for row in rows if row["status"] == "completed"), key=lambda row: (-row["iqm"], row["trial"]))

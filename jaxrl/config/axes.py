@@ -15,16 +15,14 @@ from jaxrl.config.reading import declared, declared_of_env
 from jaxrl.config.settings import SETTINGS, RunConfig
 from jaxrl.declare import Declaration, Range, declarations, static
 from jaxrl.errors import Problem, UserError
-from jaxrl.registry import algorithms, environments, unknown
-
-SEARCHES = ("grid", "random", "asha", "optuna")
+from jaxrl.registry import algorithms, environments, searches, unknown
 
 
 @dataclass(frozen=True)
 class Options:
     """The keys of a sweep beside those of a run."""
 
-    search: str = static("grid", choices=SEARCHES, help="grid: every combination; random; asha: random, and the worse "
+    search: str = static("grid", choices=searches, help="grid: every combination; random; asha: random, and the worse "
                          "are pruned early; optuna: TPE")
     trials: int = static(64, low=1, high=100_000, help="how many trials; a grid has as many as combinations")
     eta: int = static(4, low=2, high=1000, help="asha: one trial of eta goes on from a rung")

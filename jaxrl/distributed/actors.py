@@ -1,8 +1,9 @@
-"""The pool over Ray: one actor for each worker. Ray wraps a plain class here, and nowhere else.
+"""The pool over Ray: one actor for each worker. Only this module wraps a plain class with Ray.
 
-Every call has a key (pool, round, position). A worker runs a key once, however often it is sent, and a reply counts
-only if its key is the one that is waited for: what is late, or comes twice, is dropped. An actor that is lost is never
-restarted by Ray, which would not know its state: a new one is made, brought up to date, and then let in.
+Every call has a key (pool, round, position). A worker runs a key once, however often it is sent. A
+reply counts only if its key is the expected one: late and repeated replies are dropped. Ray never
+restarts a lost actor, because it does not know its state. A new one is made, brought up to date and
+then admitted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +23,16 @@ from jaxrl.distributed.cluster import Cluster, Share, amount
 from jaxrl.distributed.pool import START, Failure, Pool, Restore, Shared, here, portable, raised
 from jaxrl.errors import RunError
 
-TICK = 0.5               # seconds between looks at the clock, and for Python to call its signal handlers
+TICK = 0.5               # seconds between looks at the clock, when Python can call signal handlers
 
 
 class _Host:
-    """What Ray wraps: the object, and the last call, so that one that is sent twice runs once."""
+    """The class that Ray wraps: the object, and the last call, so that a repeated one runs once."""
 
     def __init__(self):
         pool.in_worker = True
-        self._object, self._last = None, (None, None)
+        self._object: Any = None
+        self._last: tuple[Any, Any] = (None, None)       # (key, result)
 
     def start(self, made: tuple) -> str:
         make, args, kwargs = made
@@ -39,18 +41,24 @@ class _Host:
 
     def restore(self, calls: Sequence[tuple[str, Any]]) -> None:
         for method, payload in calls:
-            getattr(self._object, method)(payload.get() if isinstance(payload, Shared) else payload)
+            getattr(self._object, method)(_value(payload))
 
     def call(self, key: Any, method: str, item: Any) -> tuple[Any, Any]:
         if key != self._last[0]:
             self._last = (None, None)          # frees the last result before the next is made
-            item = item.get() if isinstance(item, Shared) else item
-            self._last = key, portable(getattr(self._object, method)(item))
+            self._last = key, portable(getattr(self._object, method)(_value(item)))
         return self._last
 
 
-STARTING, RESTORING, IDLE, BUSY = "starting", "restoring", "idle", "busy"
-MOST_STARTS = 3          # of one worker, in a row
+def _value(item: Any) -> Any:
+    return item.get() if isinstance(item, Shared) else item
+
+
+STARTING = "starting"
+RESTORING = "restoring"
+IDLE = "idle"
+BUSY = "busy"
+MOST_STARTS = 3          # failed starts of one worker in a row before a run fails
 
 
 @dataclass
@@ -58,22 +66,29 @@ class _Worker:
     index: int
     actor: Any = None
     state: str = STARTING
-    ref: Any = None                     # of the reply that is waited for
-    key: Any = None                     # of the call it is at: (pool, round, position)
+    ref: Any = None                     # reference of the expected reply
+    key: Any = None                     # key of the present call: (pool, round, position)
     deadline: float = float("inf")
     host: str = "a worker that has not started"
     starts: int = 0
-    replaces: bool = False              # another one that was lost
+    replaces: bool = False              # it replaces a worker that was lost
 
 
 class _Round:
-    """The items of one map_unordered or broadcast: which of them wait, for whom, and how often each was tried."""
+    """The items of one map_unordered or broadcast: waiting ones by worker, and attempts of each."""
 
-    def __init__(self, key: tuple, method: str, items: list[Any], place: list[int | None], *, timeout: float | None,
-                 max_attempts: int = 1, name: Callable[[Any], str] = reprlib.repr, admit: bool = True):
-        """place: the worker of each item, None for any. admit: workers that have started since join in."""
-        self.key, self.method, self.items, self.place = key, method, items, place
-        self.timeout, self.max_attempts, self.name, self.admit = timeout, max_attempts, name, admit
+    def __init__(self, key: tuple, method: str, items: list[Any], place: Sequence[int | None], *,
+                 timeout: float | None, max_attempts: int = 1,
+                 name: Callable[[Any], str] = reprlib.repr, admit: bool = True):
+        """place: worker of each item, None for any; admit: new workers may join the round."""
+        self.key = key
+        self.method = method
+        self.items = items
+        self.place = place
+        self.timeout = timeout
+        self.max_attempts = max_attempts
+        self.name = name
+        self.admit = admit
         self.attempts = [0] * len(items)
         self.open = len(items)
         self._waiting: dict[int | None, deque[int]] = defaultdict(deque)
@@ -81,37 +96,41 @@ class _Round:
             self._waiting[where].append(position)
 
     def take(self, worker: int) -> int | None:
-        """The next position for a worker."""
+        """Return the next position for a worker, None if there is none."""
         queue = self._waiting[worker] or self._waiting[None]
         return queue.popleft() if queue else None
 
     def put_back(self, position: int) -> None:
-        """Its worker was lost: it is next."""
+        """Put an item whose worker was lost first in the queue."""
         self._waiting[self.place[position]].appendleft(position)
 
     def waits_for(self, worker: int) -> bool:
-        """Whether some item can go to no other worker."""
+        """Return whether an item waits that no other worker may take."""
         return bool(self._waiting[worker])
 
     def drop(self, worker: int) -> None:
-        """Does without what can go to no other worker."""
+        """Give up the items that no other worker may take."""
         self.open -= len(self._waiting.pop(worker, ()))
 
     def position(self, key: Any) -> int | None:
-        """Of a call of this round; None for a call of an earlier one."""
-        return key[-1] if key is not None and key[:-1] == self.key else None
+        """Return the position in a key, None if it is the key of an earlier round."""
+        if key is None or key[:-1] != self.key:
+            return None
+        return key[-1]
 
     def done(self, position: int, result: Any) -> tuple[int, Any]:
-        """An outcome, which leaves one item less open."""
+        """Return the outcome of an item, which is then no longer open."""
         self.open -= 1
         return position, result
 
 
 class RayPool(Pool):
-    """One Ray actor for each worker. Raises RunError when they do not start within `start_timeout` seconds.
+    """A pool with one Ray actor for each worker.
 
-    restore  worker -> [(method, payload), ...]: the calls that bring a new object up to date, which takes the place of
-             a lost one. Large payloads: `pool.put`.
+    restore  worker -> [(method, payload), ...]: the calls that bring a new object up to date, which
+             replaces a lost one. Use `pool.put` for large payloads.
+
+    Raises RunError if workers do not start within `start_timeout` seconds.
     """
 
     def __init__(self, cluster: Cluster, make: Callable[..., Any], args: Sequence[Any] = (),
@@ -119,9 +138,15 @@ class RayPool(Pool):
                  restore: Restore | None = None, start_timeout: float = START):
         import ray
 
-        self._ray, self._cluster, self._share = ray, cluster, share or Share()
-        self.workers, self._restore, self._start_timeout = workers, restore, start_timeout
-        self._id, self._rounds, self._running = uuid.uuid4().hex, 0, False
+        self._ray = ray
+        self._cluster = cluster
+        self._share = share or Share()
+        self.workers = workers
+        self._restore = restore
+        self._start_timeout = start_timeout
+        self._id = uuid.uuid4().hex
+        self._rounds = 0
+        self._running = False
         cluster.require(workers, self._share)
         self._actor = ray.remote(max_restarts=0, max_task_retries=0)(_Host).options(
             num_cpus=self._share.cpus, num_gpus=self._share.gpus, scheduling_strategy="SPREAD",
@@ -137,21 +162,27 @@ class RayPool(Pool):
     def put(self, value: Any) -> Shared:
         return Shared(ref=self._ray.put(portable(value)))
 
-    def map_unordered(self, method, items, *, place=None, timeout=None, max_attempts=3, errors="raise",
-                      name=reprlib.repr):
+    def map_unordered(self, method: str, items: Iterable[Any], *,
+                      place: Callable[[Any], int] | None = None, timeout: float | None = None,
+                      max_attempts: int = 3, errors: str = "raise",
+                      name: Callable[[Any], str] = reprlib.repr) -> Iterator[tuple[Any, Any]]:
         items = list(items)
-        places = [None if place is None else range(self.workers)[place(item)] for item in items]
-        work = _Round(self._next(), method, items, places, timeout=timeout, max_attempts=max_attempts, name=name)
+        places: list[int | None] = [None] * len(items)
+        if place is not None:
+            places = [range(self.workers)[place(item)] for item in items]
+        work = _Round(self._next(), method, items, places, timeout=timeout,
+                      max_attempts=max_attempts, name=name)
         with contextlib.closing(self._run(work)) as results:
             for position, result in results:
                 if errors == "raise" and isinstance(result, Failure):
                     result.throw()
                 yield items[position], result
 
-    def broadcast(self, method, payload=None, *, timeout=None):
-        up = [worker.index for worker in self._all if worker.state in (IDLE, BUSY)]
-        work = _Round(self._next(), method, [self.put(payload)] * len(up), up, timeout=timeout, admit=False,
-                      name=lambda _: "a broadcast")
+    def broadcast(self, method: str, payload: Any = None, *,
+                  timeout: float | None = None) -> list[Any]:
+        up = [worker.index for worker in self._up()]
+        work = _Round(self._next(), method, [self.put(payload)] * len(up), up, timeout=timeout,
+                      admit=False, name=lambda _: "a broadcast")
         results: list[Any] = [None] * self.workers
         with contextlib.closing(self._run(work)) as found:
             for position, result in found:
@@ -170,8 +201,11 @@ class RayPool(Pool):
         self._rounds += 1
         return self._id, self._rounds
 
-    def _run(self, work: _Round) -> Iterator[tuple[int, Any]]:
-        """(position, result or Failure) of every item. Workers that an earlier round left busy come in when free."""
+    def _run(self, work: _Round) -> Generator[tuple[int, Any], None, None]:
+        """Yield (position, result or Failure) of every item.
+
+        Workers that an earlier round left busy join when they are free.
+        """
         for worker in self._all:
             if worker.state == BUSY and work.timeout is not None:
                 worker.deadline = min(worker.deadline, time.monotonic() + work.timeout)
@@ -188,26 +222,31 @@ class RayPool(Pool):
             self._running = False
 
     def _turn(self, work: _Round) -> Iterator[tuple[int, Any]]:
-        """Waits for the next reply, or for TICK seconds. Gives what is settled by it."""
-        watched = {worker.ref: worker for worker in self._all
-                   if worker.ref is not None and (work.admit or worker.state == BUSY)}
-        ready, _ = self._ray.wait(list(watched), num_returns=1, timeout=TICK)
-        late = [] if ready else [ref for ref, worker in watched.items() if time.monotonic() > worker.deadline]
+        """Wait for the next reply, or for TICK seconds; yield the outcomes that this decides."""
+        expected = {worker.ref: worker for worker in self._all
+                    if worker.ref is not None and (work.admit or worker.state == BUSY)}
+        ready, _ = self._ray.wait(list(expected), num_returns=1, timeout=TICK)
         for ref in ready:
-            yield from self._answer(watched[ref], work)
-        for ref in late:
-            yield from self._overdue(watched[ref], work)
+            yield from self._answer(expected[ref], work)
+        if not ready:
+            now = time.monotonic()
+            for worker in [worker for worker in expected.values() if now > worker.deadline]:
+                yield from self._overdue(worker, work)
 
     def _send(self, worker: _Worker, work: _Round, position: int) -> None:
         work.attempts[position] += 1
-        worker.state, worker.key = BUSY, (*work.key, position)
-        worker.deadline = time.monotonic() + (float("inf") if work.timeout is None else work.timeout)
-        worker.ref = worker.actor.call.remote(worker.key, work.method, portable(work.items[position]))
+        worker.state = BUSY
+        worker.key = (*work.key, position)
+        timeout = float("inf") if work.timeout is None else work.timeout
+        worker.deadline = time.monotonic() + timeout
+        item = portable(work.items[position])
+        worker.ref = worker.actor.call.remote(worker.key, work.method, item)
 
     def _answer(self, worker: _Worker, work: _Round) -> Iterator[tuple[int, Any]]:
-        """A reply is there, or the news that there will be none."""
+        """Handle a reply, or the news that there will be none."""
         errors = self._ray.exceptions
-        ref, worker.ref = worker.ref, None
+        ref = worker.ref
+        worker.ref = None
         try:
             reply = self._ray.get(ref)
         except errors.RayTaskError as error:
@@ -217,29 +256,38 @@ class RayPool(Pool):
         except errors.RayError as error:
             yield from self._lost(worker, work, _reason(error))
         else:
-            if worker.state == STARTING:
-                worker.host = reply
-            position = work.position(worker.key)
-            if worker.state == STARTING and worker.replaces and self._restore is not None:
+            yield from self._replied(worker, work, reply)
+
+    def _replied(self, worker: _Worker, work: _Round, reply: Any) -> Iterator[tuple[int, Any]]:
+        if worker.state == STARTING:
+            worker.host = reply
+            if worker.replaces and self._restore is not None:
                 self._bring_up_to_date(worker)
                 return
-            answered, worker.state, worker.starts, worker.key = worker.key, IDLE, 0, None
-            if position is not None and reply[0] == answered:
-                yield work.done(position, reply[1])
+        key = worker.key
+        worker.state = IDLE
+        worker.starts = 0
+        worker.key = None
+        position = work.position(key)
+        if position is not None and reply[0] == key:
+            yield work.done(position, reply[1])
 
     def _failed(self, worker: _Worker, work: _Round, error: Exception) -> Iterator[tuple[int, Any]]:
-        """The object's own code raised."""
+        """Handle an exception in the object's own code."""
         cause = getattr(error, "cause", None) or error
         if worker.state != BUSY:
-            raise RunError(raised("start", f"worker {worker.index}", None, worker.host, cause).message,
-                           "To see where, run it in one process: workers=0 debug=true") from error
-        position, worker.state, worker.key = work.position(worker.key), IDLE, None
+            failure = raised("start", f"worker {worker.index}", None, worker.host, cause)
+            raise RunError(failure.message, failure.hint) from error
+        position = work.position(worker.key)
+        worker.state = IDLE
+        worker.key = None
         if position is not None:
             item = work.items[position]
-            yield work.done(position, raised(work.method, work.name(item), item, worker.host, cause))
+            failure = raised(work.method, work.name(item), item, worker.host, cause)
+            yield work.done(position, failure)
 
     def _unsure(self, worker: _Worker, work: _Round, error: Exception) -> Iterator[tuple[int, Any]]:
-        """The connection broke, and the call may have been run or not: sent again with its key, it is run once."""
+        """Handle a broken connection: the call is sent again, and its key makes it run once."""
         position = work.position(worker.key)
         if position is None or work.attempts[position] >= work.max_attempts:
             yield from self._lost(worker, work, _reason(error))
@@ -247,23 +295,31 @@ class RayPool(Pool):
             self._send(worker, work, position)
 
     def _overdue(self, worker: _Worker, work: _Round) -> Iterator[tuple[int, Any]]:
-        """A call that hangs costs its worker. One that does not start is only missed if nobody else can go on."""
+        """Handle a call that takes too long.
+
+        Its worker is replaced. A worker that does not start is an error only if no other worker can
+        do the work.
+        """
         if worker.state == BUSY:
             within = "" if work.timeout is None else f" within {work.timeout:g} s"
             yield from self._lost(worker, work, f"no answer{within}")
         elif worker.state == RESTORING:
             yield from self._lost(worker, work, f"not up to date within {self._start_timeout:g} s")
-        elif work.waits_for(worker.index) or not any(other.state in (IDLE, BUSY) for other in self._all):
+        elif work.waits_for(worker.index) or not self._up():
             raise self._not_started()
         else:
             worker.deadline = time.monotonic() + self._start_timeout
 
     # --- workers
 
+    def _up(self) -> list[_Worker]:
+        return [worker for worker in self._all if worker.state in (IDLE, BUSY)]
+
     def _start_all(self) -> None:
         for worker in self._all:
             self._start(worker)
-        nothing, deadline = _Round((), "", [], [], timeout=None), time.monotonic() + self._start_timeout
+        nothing = _Round((), "", [], [], timeout=None)
+        deadline = time.monotonic() + self._start_timeout
         while any(worker.state != IDLE for worker in self._all):
             if time.monotonic() > deadline:
                 raise self._not_started()
@@ -271,22 +327,26 @@ class RayPool(Pool):
 
     def _start(self, worker: _Worker) -> None:
         worker.starts += 1
-        worker.state, worker.key = STARTING, None
+        worker.state = STARTING
+        worker.key = None
         worker.deadline = time.monotonic() + self._start_timeout
         worker.actor = self._actor.remote()
         worker.ref = worker.actor.start.remote(self._made)
 
     def _bring_up_to_date(self, worker: _Worker) -> None:
-        worker.state, worker.deadline = RESTORING, time.monotonic() + self._start_timeout
+        worker.state = RESTORING
+        worker.deadline = time.monotonic() + self._start_timeout
         worker.ref = worker.actor.restore.remote(portable(list(self._restore(worker.index))))
 
     def _lost(self, worker: _Worker, work: _Round, reason: str) -> Iterator[tuple[int, Any]]:
-        """Puts a new worker in its place. What it was at goes to the next one, until it is out of attempts."""
-        host, position = worker.host, work.position(worker.key)
+        """Replace a lost worker; another one takes its item, until its attempts are exhausted."""
+        host = worker.host
+        position = work.position(worker.key)
         if worker.state != BUSY and worker.starts >= MOST_STARTS:
-            raise RunError(f"a worker was lost {worker.starts} times while it started, last on {host}: {reason}",
-                           "Out of memory, perhaps: use fewer workers=")
-        warnings.warn(f"worker {worker.index} on {host} was lost ({reason}); another one takes its place", stacklevel=2)
+            raise RunError(f"a worker was lost {worker.starts} times while it started, last on "
+                           f"{host}: {reason}", "Out of memory, perhaps: use fewer workers=")
+        warnings.warn(f"worker {worker.index} on {host} was lost ({reason}); another one takes its "
+                      "place", stacklevel=2)
         self._kill(worker)
         worker.replaces = True
         self._start(worker)
@@ -294,36 +354,42 @@ class RayPool(Pool):
             work.drop(worker.index)
         if position is None:
             return
-        item, tried = work.items[position], work.attempts[position]
+        tried = work.attempts[position]
         if not work.admit:
             yield work.done(position, None)
         elif tried < work.max_attempts:
             work.put_back(position)
         else:
+            item = work.items[position]
             times = "once" if tried == 1 else f"{tried} times"
             yield work.done(position, Failure(
-                item, host, f"{work.method} of {work.name(item)} lost its worker {times}, last on {host}: {reason}",
+                item, host, f"{work.method} of {work.name(item)} lost its worker {times}, last on "
+                f"{host}: {reason}",
                 "Out of memory, or stuck: use fewer workers=, or run it in one process: workers=0"))
 
     def _kill(self, worker: _Worker) -> None:
-        actor, worker.actor, worker.ref = worker.actor, None, None
+        actor = worker.actor
+        worker.actor = None
+        worker.ref = None
         if actor is not None and self._ray.is_initialized():
             self._ray.kill(actor, no_restart=True)
 
     def _not_started(self) -> RunError:
-        up = sum(worker.state in (IDLE, BUSY) for worker in self._all)
-        free, nodes, share = self._ray.available_resources(), self._cluster.nodes(), self._share
+        up = len(self._up())
+        free = self._ray.available_resources()
+        nodes = self._cluster.nodes()
+        share = self._share
         gpus = bool(share.gpus)
         has = amount(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), gpus)
         return RunError(
             f"{up} of {self.workers} workers started within {self._start_timeout:g} s: they need "
-            f"{amount(self.workers * share.cpus, self.workers * share.gpus)}; the cluster has {has}, of which "
-            f"{amount(free.get('CPU', 0.0), free.get('GPU', 0.0), gpus)} are free.",
-            "Wait until others are done with it, or use fewer workers=")
+            f"{amount(self.workers * share.cpus, self.workers * share.gpus)}; the cluster has "
+            f"{has}, of which {amount(free.get('CPU', 0.0), free.get('GPU', 0.0), gpus)} are free.",
+            "Wait until the others have finished, or use fewer workers=")
 
 
 def _reason(error: Exception) -> str:
-    """What Ray says of a death, on one line."""
+    """Return Ray's reason for the death of an actor, on one line."""
     text = str(error).strip()
     detail = text.partition("Worker exit detail: ")[2] or text
     return detail.partition("\n")[0].strip()

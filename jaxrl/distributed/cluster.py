@@ -1,9 +1,10 @@
-"""A Ray cluster for one run: a private one on this machine, or the user's, by its address. And a worker's share of it.
+"""A Ray cluster for one run, private or the user's own, and the share of a worker.
 
-The private one has no dashboard and sends no usage statistics; its processes and files are gone when the context is
-left, also by Ctrl-C or SIGTERM. If this process is killed, Linux ends workers and servers with it, and two small agents
-of Ray's notice a minute later. Of the user's cluster only the run's own workers end. A cluster is one trust domain:
-whoever holds its token runs code on it (docs/cluster.md).
+A private cluster runs on this machine, has no dashboard and sends no usage statistics. Its
+processes and files are gone when the context exits, also by Ctrl-C or SIGTERM. If this process is
+killed, Linux ends workers and servers with it; two small agents of Ray follow a minute later. On a
+user's cluster only the workers of the run end. A cluster is one trust domain: whoever holds its
+token runs code on it (docs/cluster.md).
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from typing import Any, NamedTuple
 
 from jaxrl.errors import UserError
 
-PATIENCE = 10.0          # seconds for a cluster to answer, and for its machines to be enough
-STORE = 512 << 20        # bytes of the private object store; what does not fit is spilled to disk
-LONGEST_ROOT = 20        # characters: Ray's sockets lie some 75 deeper, and Linux allows 107
+PATIENCE = 10.0          # seconds for a cluster to answer, and for enough machines to join
+STORE = 512 << 20        # bytes of the private object store; more is spilled to disk
+LONGEST_ROOT = 20        # characters; paths of Ray's sockets add some 75, and Linux allows 107
 AUTH = "RAY_AUTH_MODE"   # Ray's choice of authentication, which it would leave in the environment
-WHILE_STARTING = {       # the environment in which Ray starts; afterwards it is as it was
+WHILE_STARTING = {       # environment variables while Ray starts; they are restored afterwards
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",       # a worker without GPUs sees none
-    "RAY_worker_niceness": "0",                      # workers matter as much as the run: Ray makes them 15 steps nicer
-    "PYTHONBREAKPOINT": "",                          # Ray would put its own debugger there, for good
+    "RAY_worker_niceness": "0",      # Ray would make workers 15 steps nicer than the run
+    "PYTHONBREAKPOINT": "",          # Ray would install its own debugger permanently
 }
 
 
 class Share(NamedTuple):
-    """What one worker may use. Fractions of a GPU share its memory, fractions of a CPU its time."""
+    """The resources of one worker; fractions share the memory of a GPU and the time of a CPU."""
 
     cpus: float = 1.0
     gpus: float = 0.0
 
     @property
     def threads(self) -> int:
-        """CPU threads of a worker, and JAX devices where those are CPUs."""
+        """CPU threads of a worker, also the number of its JAX devices if these are CPUs."""
         return max(1, int(self.cpus))
 
     def __str__(self) -> str:
@@ -54,33 +55,38 @@ class Share(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A machine of the cluster, and all that Ray may give away of it."""
+    """A machine of the cluster, with the resources that Ray manages on it."""
 
     host: str
     cpus: float
     gpus: float
 
     def room(self, share: Share) -> int:
-        """Workers that fit here, while nothing else does."""
+        """Return the number of workers that fit here if nothing else runs."""
         each = ((self.cpus, share.cpus), (self.gpus, share.gpus))
         return min((int(has / needs + 1e-9) for has, needs in each if needs), default=1 << 30)
 
 
 class Cluster(NamedTuple):
-    """A connection, as `connect` gives it."""
+    """A connection to a cluster, made by `connect`."""
 
     address: str           # host:port of its head
     private: bool          # started for this run, on this machine
 
     def nodes(self) -> list[Node]:
-        """The machines that are up now."""
+        """Return the machines that are up."""
         import ray
 
-        return [Node(node["NodeManagerHostname"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-                for node in ray.nodes() if node["Alive"]]
+        nodes = []
+        for node in ray.nodes():
+            if node["Alive"]:
+                resources = node["Resources"]
+                cpus = resources.get("CPU", 0.0)
+                nodes.append(Node(node["NodeManagerHostname"], cpus, resources.get("GPU", 0.0)))
+        return nodes
 
     def require(self, workers: int, share: Share, patience: float = PATIENCE) -> None:
-        """Raises UserError unless `workers` fit; machines that are just joining have `patience` seconds."""
+        """Raise UserError unless `workers` fit; wait `patience` seconds for machines to join."""
         deadline = time.monotonic() + patience
         while True:
             nodes = self.nodes()
@@ -92,36 +98,45 @@ class Cluster(NamedTuple):
             time.sleep(0.2)
 
     def environment(self, share: Share) -> dict[str, str]:
-        """Environment variables of a worker: set ones replace what the driver's environment holds.
+        """Return environment variables of a worker, which override those of the driver.
 
-        Threads of XLA's CPU client (NPROC) and of BLAS are the worker's share, and so are its devices. Other XLA flags
-        are the driver's, because bits depend on them. A GPU worker allocates as it needs, up to its fraction.
+        Threads of XLA's CPU client (NPROC) and of BLAS, and JAX devices, follow the share. Other XLA
+        flags are those of the driver, because bits depend on them. A GPU worker allocates memory as
+        it needs it, up to its fraction.
         """
         threads = str(share.threads)
-        variables = {"XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
-                     "NPROC": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
-                     "MKL_NUM_THREADS": threads}
+        variables = {
+            "XLA_FLAGS": _xla_flags(), "JAX_NUM_CPU_DEVICES": threads, "JAX_PLATFORMS": "cpu",
+            "NPROC": threads, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads}
         if share.gpus:
-            variables |= {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-                          "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * min(share.gpus, 1.0):.3f}"}
-        return variables | (_compilation_cache() if self.private else {})
+            variables |= {
+                "JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+                "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 * min(share.gpus, 1.0):.3f}"}
+        if self.private:
+            variables |= _compilation_cache()
+        return variables
 
 
 def _xla_flags() -> str:
-    """The driver's XLA flags, without the number of its devices."""
+    """Return the XLA flags of the driver, without the number of its devices."""
+    devices = "--xla_force_host_platform_device_count"
     flags = os.environ.get("XLA_FLAGS", "").split()
-    return " ".join(flag for flag in flags if not flag.startswith("--xla_force_host_platform_device_count"))
+    return " ".join(flag for flag in flags if not flag.startswith(devices))
 
 
 @contextlib.contextmanager
 def connect(workers: int, address: str | None = None, *, share: Share | None = None,
             store: int = STORE) -> Iterator[Cluster]:
-    """with connect(2) as cluster: a private Ray on this machine; with `address`, the user's cluster.
+    """Connect to a private Ray cluster on this machine or, with `address`, to the user's cluster.
 
-    To be entered before JAX's backend starts where that is possible: Ray forks, and JAX has threads. Signal handlers
-    are left as they were, although Ray replaces them; only a SIGTERM that nobody handles raises SystemExit(143) inside,
-    so that what was started is ended. In a process whose Ray is up already, that one is used, and left
-    up. Raises UserError within seconds where there is no such cluster, or not enough of it.
+        with connect(2) as cluster: ...
+
+    Enter this context before JAX's backend starts if possible, because Ray forks and JAX has
+    threads. Signal handlers are restored, although Ray replaces them. A SIGTERM without a handler
+    raises SystemExit(143) inside, so that all that was started ends. If Ray runs in this process
+    already, it is used and left running. Raises UserError within seconds if there is no such
+    cluster, or it is too small.
 
     store: bytes of the private cluster's object store, at least 75 MiB.
     """
@@ -142,7 +157,8 @@ def connect(workers: int, address: str | None = None, *, share: Share | None = N
             with _handlers_kept(), _no_fork_warning(), _environment(**WHILE_STARTING):
                 if address is None:
                     folder = _session_folder()
-                    _start(f"{folder}/r", share, store)     # Ray opens its folder to everybody, not the one around it
+                    # every user may read Ray's folder, but not the one that contains it
+                    _start(f"{folder}/r", share, store)
                 else:
                     _join(address)
             cluster = Cluster(ray.get_runtime_context().gcs_address, private=address is None)
@@ -166,31 +182,40 @@ def _start(folder: str, share: Share, store: int) -> None:
 
     token = Path.home() / ".ray"
     with contextlib.suppress(OSError):
-        token.mkdir(mode=0o700, exist_ok=True)       # Ray would make it, and the token in it, readable for everybody
-    ray.init(address="local", num_cpus=backend.cores(), num_gpus=None if share.gpus else 0, include_dashboard=False,
-             log_to_driver=False, logging_level=logging.ERROR, object_store_memory=store, _temp_dir=folder)
+        token.mkdir(mode=0o700, exist_ok=True)       # Ray would let every user read it
+    gpus = None if share.gpus else 0                 # None: Ray counts them
+    ray.init(address="local", num_cpus=backend.cores(), num_gpus=gpus, include_dashboard=False,
+             log_to_driver=False, logging_level=logging.ERROR, object_store_memory=store,
+             _temp_dir=folder)
     with contextlib.suppress(OSError):
         (token / "auth_token").chmod(0o600)
 
 
 def _session_folder() -> str:
-    """A new folder that nobody else can read (mode 0700), with a short path."""
+    """Return a new folder with a short path that no other user can read (mode 0700)."""
     root = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="jaxrl-ray-", dir=root if len(root) <= LONGEST_ROOT else "/tmp")
+    if len(root) > LONGEST_ROOT:
+        root = "/tmp"
+    return tempfile.mkdtemp(prefix="jaxrl-ray-", dir=root)
 
 
 def _require_machine(workers: int, share: Share) -> None:
-    """What can be said before Ray is started. GPUs are counted by Ray, unless there is no sign of any."""
-    from jaxrl import backend  # brings JAX, which not every process that reads this module needs
+    """Raise UserError if this machine is too small, before Ray starts.
 
-    signs = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd"), *Path("/dev").glob("dxg")]
-    here = Node(socket.gethostname(), float(backend.cores()), float("inf") if signs else 0.0)
+    Ray counts GPUs later, unless there is no sign of any.
+    """
+    from jaxrl import backend  # imports JAX, which not every process that imports this module needs
+
+    devices = ("nvidia[0-9]*", "kfd", "dxg")
+    any_gpu = any(list(Path("/dev").glob(pattern)) for pattern in devices)
+    gpus = float("inf") if any_gpu else 0.0
+    here = Node(socket.gethostname(), float(backend.cores()), gpus)
     if here.room(share) < workers:
         raise _too_much(workers, share, [here], "this machine")
 
 
 def _compilation_cache() -> dict[str, str]:
-    """The driver's folder of compiled programs for workers on the same machine, if it is one."""
+    """Return variables that give workers on this machine the driver's compilation cache."""
     if "jax" not in sys.modules:
         return {}
     import jax
@@ -202,7 +227,8 @@ def _compilation_cache() -> dict[str, str]:
     if not folder or "://" in folder:
         return {}
     least = jax.config.jax_persistent_cache_min_compile_time_secs
-    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(least)}
+    return {"JAX_COMPILATION_CACHE_DIR": folder,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(least)}
 
 
 # --- a user's cluster
@@ -218,75 +244,92 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"cannot join the Ray cluster at {address}: {reason}",
-                        "Run on one of its machines, with its versions of Python and Ray (docs/cluster.md)") from error
+        raise UserError(
+            f"cannot join the Ray cluster at {address}: {reason}",
+            "Run on one of its machines, with its versions of Python and Ray (docs/cluster.md)",
+        ) from error
 
 
 def _probe(address: str, patience: float) -> str:
-    """How a Ray head that answers there within `patience` seconds wants to be spoken to: the mode of authentication.
+    """Return the mode of authentication of a Ray head that answers within `patience` seconds.
 
-    Raises UserError unless there is one that takes this user. One that asks for no token must not be asked for one,
-    either: of what it then says to this process nothing is heard, and it ends workers whose owner does not answer.
-    Ray itself would try for more than a minute. It is asked in processes of their own, which can be ended.
+    Raises UserError unless there is one that accepts this user. A head that requires no token must
+    not receive one either: its answers would not reach this process, and it ends workers whose
+    owner does not answer. Ray itself would try for more than a minute. So the head is asked from
+    separate processes, which can be ended.
     """
     deadline = time.monotonic() + patience
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f'address="{address}" is not host:port', "The head prints it: ray start --head --port=6379")
     absent = UserError(f"no Ray cluster at {address} within {patience:.0f} s.",
                        "Start one (ray start --head) or leave out address=")
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=deadline - time.monotonic()).close()
-            break
-        except (OSError, ValueError, OverflowError):
-            if time.monotonic() + 0.2 > deadline:
-                raise absent from None
-            time.sleep(0.2)
-    chosen, left = os.environ.get(AUTH), max(1.0, deadline - time.monotonic())
-    if chosen not in (None, "token"):
-        modes = [chosen]
-    else:
-        modes = ["disabled", "token"] if _has_token() else ["disabled"]
-    for mode in modes:
+    _knock(address, deadline, absent)
+    chosen = os.environ.get(AUTH)
+    left = max(1.0, deadline - time.monotonic())
+    for mode in _modes(chosen):
         try:
             done = _health(address, mode, left)
         except subprocess.TimeoutExpired:
             raise absent from None
         if "InvalidAuthToken" not in done.stdout + done.stderr:
             break
-        left = patience                                    # somebody is there
+        left = patience                                    # the head is there
     else:
-        raise UserError(f"the Ray cluster at {address} does not take this user's token.",
-                        "Copy ~/.ray/auth_token from its head, and set RAY_AUTH_MODE=token (docs/cluster.md)")
+        raise UserError(
+            f"the Ray cluster at {address} does not accept this user's token.",
+            "Copy ~/.ray/auth_token from its head, and set RAY_AUTH_MODE=token (docs/cluster.md)")
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise UserError(f"cannot join the Ray cluster at {address}: {lines[-1] if lines else 'no answer'}",
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no answer"]
+        raise UserError(f"cannot join the Ray cluster at {address}: {lines[-1]}",
                         "Run with its versions of Python and Ray (docs/cluster.md)")
     if chosen == "token" and mode == "disabled":
-        raise UserError(f"the Ray cluster at {address} asks for no token, but RAY_AUTH_MODE=token is set here.",
-                        "Set it before ray start, too (docs/cluster.md), or unset it here")
+        raise UserError(
+            f"the Ray cluster at {address} asks for no token, but RAY_AUTH_MODE=token is set.",
+            "Set it before ray start, too (docs/cluster.md), or unset it here")
     return mode
 
 
+def _knock(address: str, deadline: float, absent: UserError) -> None:
+    """Return when something listens at `address`; raise `absent` if nothing does in time."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f'address="{address}" is not host:port',
+                        "The head prints it: ray start --head --port=6379")
+    while True:
+        try:
+            where = (host.strip("[]"), int(port))
+            socket.create_connection(where, timeout=deadline - time.monotonic()).close()
+            return
+        except (OSError, ValueError, OverflowError):
+            if time.monotonic() + 0.2 > deadline:
+                raise absent from None
+            time.sleep(0.2)
+
+
+def _modes(chosen: str | None) -> list[str]:
+    """Return the modes of authentication to try, in order."""
+    if chosen not in (None, "token"):
+        return [chosen]
+    return ["disabled", "token"] if _has_token() else ["disabled"]
+
+
 def _health(address: str, mode: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    return subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, AUTH: mode})
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout, env={**os.environ, AUTH: mode})
 
 
 def _forget_token() -> None:
-    """Mode and token are read again: Ray keeps those of this process's last cluster."""
-    from ray import _raylet  # as Ray itself does it: there is no public way
+    """Make Ray read mode and token again; it keeps those of this process's last cluster."""
+    from ray import _raylet  # Ray has no public function for this
 
     _raylet.Config.initialize("")
-    if hasattr(_raylet, "AuthenticationTokenLoader"):      # versions that know of tokens
+    if hasattr(_raylet, "AuthenticationTokenLoader"):      # versions with tokens
         _raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _has_token() -> bool:
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(name in os.environ for name in names) or (Path.home() / ".ray" / "auth_token").exists()
+    stored = Path.home() / ".ray" / "auth_token"
+    return any(name in os.environ for name in names) or stored.exists()
 
 
 # --- this process
@@ -294,11 +337,17 @@ def _has_token() -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray prints deaths of workers on this process's stdout, also with log_to_driver=False. The pool reports them."""
-    from ray._private import worker  # there is no public switch for it
+    """Keep Ray from printing deaths of workers on stdout; the pool reports them.
+
+    Ray prints them also with log_to_driver=False.
+    """
+    from ray._private import worker  # Ray has no public switch for this
+
+    def print_nothing(*_: Any, **__: Any) -> None:
+        pass
 
     before = getattr(worker, "print_to_stdstream", None)
-    worker.print_to_stdstream = lambda *_, **__: None
+    worker.print_to_stdstream = print_nothing
     try:
         yield
     finally:
@@ -307,20 +356,21 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers_kept() -> Iterator[None]:
-    """SIGINT and SIGTERM are handled as before, whatever is done inside."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    """Restore the handlers of SIGINT and SIGTERM at the end."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for signum, handler in before.items():
-            if handler is not None:               # None: set by something else than Python
+            if handler is not None:               # None: not set from Python
                 signal.signal(signum, handler)
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """A SIGTERM that nobody handles unwinds the stack, as Ctrl-C does, instead of ending the process on the spot."""
+    """Let a SIGTERM without a handler unwind the stack, as Ctrl-C does."""
     def leave(signum: int, _: Any) -> None:
         raise SystemExit(128 + signum)
 
@@ -337,15 +387,16 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_fork_warning() -> Iterator[None]:
-    """Ray's children execute at once; JAX's threads are of no matter to them."""
+    """Ignore the warning about forks; children of Ray execute at once, so threads do no harm."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called",
+                                category=RuntimeWarning)
         yield
 
 
 @contextlib.contextmanager
 def _environment(*kept: str, **variables: str) -> Iterator[None]:
-    """With these variables; afterwards they, and those that are kept, are as they were."""
+    """Set environment variables; at the end restore these and the ones named in `kept`."""
     before = {name: os.environ.get(name) for name in (*kept, *variables)}
     os.environ.update(variables)
     try:
@@ -358,22 +409,29 @@ def _environment(*kept: str, **variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-# --- what is asked for and what there is, in words
+# --- messages
 
 
 def _too_much(workers: int, share: Share, nodes: list[Node], where: str) -> UserError:
     room = sum(node.room(share) for node in nodes)
-    has = amount(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), gpus_always=bool(share.gpus))
+    has = amount(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes),
+                 gpus_always=bool(share.gpus))
     machines = f" on {len(nodes)} machines" if len(nodes) > 1 else ""
+    fewer = f"workers={room} or fewer" if room else "workers=0"
     return UserError(
-        f"workers={workers} with {share} each need {amount(workers * share.cpus, workers * share.gpus)}; "
-        f"{where} has {has}{machines}, room for {room}.",
-        (f"Use workers={room} or fewer, or" if room else "Use workers=0, or")
-        + " the address= of a larger cluster (docs/cluster.md)")
+        f"workers={workers} with {share} each need "
+        f"{amount(workers * share.cpus, workers * share.gpus)}; {where} has {has}{machines}, "
+        f"room for {room}.",
+        f"Use {fewer}, or the address= of a larger cluster (docs/cluster.md)")
 
 
 def amount(cpus: float, gpus: float, gpus_always: bool = False) -> str:
-    """2 CPUs and 1 GPU."""
-    count = lambda number, unit: f"{number:g} {unit}" + ("" if number == 1 else "s")
-    return count(cpus, "CPU") + (
-        f" and {count(gpus, 'GPU')}" if (gpus or gpus_always) and gpus != float("inf") else "")
+    """Return resources as text, such as "2 CPUs and 1 GPU"."""
+    text = _count(cpus, "CPU")
+    if (gpus or gpus_always) and gpus != float("inf"):
+        text += f" and {_count(gpus, 'GPU')}"
+    return text
+
+
+def _count(number: float, unit: str) -> str:
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"

@@ -1,4 +1,4 @@
-"""What workers have in common, wherever they are, and those that are in this process."""
+"""The interface of a pool of workers, and the pool with one worker in this process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from jaxrl.errors import RunError, reason
 
-START = 60.0             # seconds for the workers to start; the first import of JAX is in them
+START = 60.0             # seconds for the workers to start, including their first import of JAX
 Restore = Callable[[int], Sequence[tuple[str, Any]]]
 
 
 class Failure(NamedTuple):
-    """What map_unordered(errors="collect") gives in place of a result."""
+    """The outcome of an item that failed, from map_unordered(errors="collect")."""
 
     item: Any
     host: str            # where it was tried last
@@ -28,28 +28,32 @@ class Failure(NamedTuple):
     cause: BaseException | None = None
 
     def error(self) -> RunError:
-        """What `throw` raises."""
+        """Return the failure as an exception."""
         error = RunError(self.message, self.hint)
         error.__cause__ = self.cause
         return error
 
     def throw(self) -> None:
-        """Raises it as a RunError."""
+        """Raise the failure as a RunError."""
         raise self.error()
 
 
 class Shared:
-    """A value that was sent once, by `pool.put` or, in a worker, by `shared`; whoever receives it calls `get`.
+    """A handle on a value that is sent once, by `pool.put` or, in a worker, by `shared`.
 
-    As an item or payload itself it arrives as its value; inside of one, as this handle. One that a worker made is gone
-    when that worker dies.
+    A handle that is an item or payload arrives as its value; a handle inside of one arrives as a
+    handle, whose `get` returns the value. A value that a worker made is lost if that worker dies.
     """
 
     def __init__(self, value: Any = None, ref: Any = None):
-        self._value, self._ref = value, ref
+        self._value = value
+        self._ref = ref
 
     def get(self) -> Any:
-        """The value, arrays as read-only NumPy. Raises RunError if the worker that made it is gone."""
+        """Return the value, arrays as read-only NumPy arrays.
+
+        Raises RunError if the worker that made it was lost.
+        """
         if self._ref is None:
             return self._value
         import ray
@@ -57,14 +61,15 @@ class Shared:
         try:
             return ray.get(self._ref)
         except ray.exceptions.ObjectLostError as error:
-            raise RunError("a shared value was lost with the worker that made it.", "Make it again") from error
+            raise RunError("a shared value was lost with the worker that made it.",
+                           "Make it again") from error
 
 
-in_worker = False        # set in a process that is one
+in_worker = False        # set in the process of a worker
 
 
 def shared(value: Any) -> Shared:
-    """A handle on a large value that a worker returns or passes on, without the value crossing the driver."""
+    """Return a handle on a large value, which then reaches other workers without the driver."""
     value = portable(value)
     if not in_worker:
         return Shared(value)
@@ -74,7 +79,7 @@ def shared(value: Any) -> Shared:
 
 
 def portable(value: Any) -> Any:
-    """`value` with every JAX array in it as a NumPy array on the host, and typed keys as their key data."""
+    """Return `value` with JAX arrays as NumPy arrays on the host, typed keys as key data."""
     if "jax" not in sys.modules:
         return value
     import jax
@@ -82,54 +87,62 @@ def portable(value: Any) -> Any:
     def leaf(x: Any) -> Any:
         if not isinstance(x, jax.Array):
             return x
-        return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        return np.asarray(x)
 
     return jax.tree.map(leaf, value)
 
 
 class Pool(ABC):
-    """Workers 0 ... workers - 1, each an object of the class given. Used from one thread, one round at a time."""
+    """Workers 0 ... workers - 1, each an object of one class.
+
+    A pool is used from one thread, one round (a call of `map_unordered` or `broadcast`) at a time.
+    """
 
     workers: int
 
     @abstractmethod
     def put(self, value: Any) -> Shared:
-        """Sends a value once, for any number of items to refer to."""
+        """Send a value once; return a handle that any number of items may contain."""
 
     @abstractmethod
-    def map_unordered(self, method: str, items: Iterable[Any], *, place: Callable[[Any], int] | None = None,
-                      timeout: float | None = None, max_attempts: int = 3, errors: str = "raise",
+    def map_unordered(self, method: str, items: Iterable[Any], *,
+                      place: Callable[[Any], int] | None = None, timeout: float | None = None,
+                      max_attempts: int = 3, errors: str = "raise",
                       name: Callable[[Any], str] = reprlib.repr) -> Iterator[tuple[Any, Any]]:
-        """(item, object.method(item)) for every item, exactly once, as they are done.
+        """Yield (item, object.method(item)) for every item, exactly once, as they are done.
 
-        place         the worker that an item must go to; None: whichever is free
-        timeout       seconds for one call, compilation included; then its worker is killed, and it goes to another.
-                      None waits for ever. Without Ray it is not held.
-        max_attempts  so often may an item lose its worker
-        errors        what an exception in the method does: "raise" ends the round with a RunError that names item, host
-                      and message; "collect" gives (item, Failure), and the others go on. Never tried again: what raises
-                      once will raise twice. An item out of attempts counts as one.
-        name          of an item, for errors
+        place         worker of an item; None for any worker that is free
+        timeout       seconds for one call, compilation included. Then its worker is killed, and
+                      another one tries the item. None waits for ever; ignored without Ray.
+        max_attempts  times that an item may lose its worker
+        errors        outcome of an exception in the method: "raise" ends the round with a RunError
+                      that names item, host and message; "collect" yields (item, Failure) and
+                      continues. Such an item is not tried again. An item whose attempts are
+                      exhausted has the same outcome.
+        name          name of an item in errors
         """
 
     @abstractmethod
-    def broadcast(self, method: str, payload: Any = None, *, timeout: float | None = None) -> list[Any]:
-        """object.method(payload) on every worker; the payload is put once. -> results, by worker.
+    def broadcast(self, method: str, payload: Any = None, *,
+                  timeout: float | None = None) -> list[Any]:
+        """Return object.method(payload) of every worker; the payload is sent once.
 
-        A worker that is just being replaced is left out, and its result None: `restore` will bring it up to date, when
-        the next `map_unordered` lets it in. So the caller changes its own state before that.
+        The result is None for a worker that is being replaced: `restore` brings it up to date when
+        the next `map_unordered` admits it. So the caller changes its own state before that.
         """
 
     def call(self, worker: int, method: str, item: Any = None, *, timeout: float | None = None,
              max_attempts: int = 3) -> Any:
-        """object.method(item) on one worker."""
+        """Return object.method(item) of one worker."""
         [(_, result)] = self.map_unordered(method, [item], place=lambda _: worker, timeout=timeout,
                                            max_attempts=max_attempts)
         return result
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the workers, whatever they are doing."""
+        """End the workers at once."""
 
     def __enter__(self) -> Pool:
         return self
@@ -139,21 +152,26 @@ class Pool(ABC):
 
 
 class InlinePool(Pool):
-    """One object in this process; items are worked off in their order."""
+    """A pool with one object in this process, which takes the items in order."""
 
     workers = 1
 
-    def __init__(self, make: Callable[..., Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None):
-        self._object = make(*map(_received, args), **{k: _received(v) for k, v in (kwargs or {}).items()})
+    def __init__(self, make: Callable[..., Any], args: Sequence[Any] = (),
+                 kwargs: dict[str, Any] | None = None):
+        given = {name: _received(value) for name, value in (kwargs or {}).items()}
+        self._object = make(*map(_received, args), **given)
 
     def put(self, value: Any) -> Shared:
         return Shared(_received(value))
 
-    def map_unordered(self, method, items, *, place=None, timeout=None, max_attempts=3, errors="raise",
-                      name=reprlib.repr):
+    def map_unordered(self, method: str, items: Iterable[Any], *,
+                      place: Callable[[Any], int] | None = None, timeout: float | None = None,
+                      max_attempts: int = 3, errors: str = "raise",
+                      name: Callable[[Any], str] = reprlib.repr) -> Iterator[tuple[Any, Any]]:
         for item in items:
             if place is not None and place(item) != 0:
-                raise ValueError(f"item {name(item)} is placed on worker {place(item)}, there is one")
+                raise ValueError(f"item {name(item)} is placed on worker {place(item)}, "
+                                 "but this pool has worker 0 only")
             try:
                 result = self._call(method, item)
             except Exception as error:
@@ -162,7 +180,8 @@ class InlinePool(Pool):
                     result.throw()
             yield item, result
 
-    def broadcast(self, method, payload=None, *, timeout=None):
+    def broadcast(self, method: str, payload: Any = None, *,
+                  timeout: float | None = None) -> list[Any]:
         return [self.call(0, method, payload)]
 
     def close(self) -> None:
@@ -174,7 +193,7 @@ class InlinePool(Pool):
 
 
 def _received(value: Any) -> Any:
-    """`value` as it would arrive over Ray, without a copy: NumPy, read-only."""
+    """Return `value` as it would arrive over Ray, without a copy: read-only NumPy arrays."""
     import jax
 
     def leaf(x: Any) -> Any:
@@ -187,11 +206,11 @@ def _received(value: Any) -> Any:
 
 
 def here() -> str:
-    """This process, for people."""
+    """Return a name of this process for messages."""
     return f"{socket.gethostname()} (process {os.getpid()})"
 
 
 def raised(method: str, name: str, item: Any, host: str, error: BaseException) -> Failure:
-    """The failure of an item whose method raised `error`."""
+    """Return the failure of an item whose method raised `error`."""
     return Failure(item, host, f"{method} of {name} failed on {host}: {reason(error)}",
-                   "To see where, run it in one process: workers=0 debug=true", error)
+                   "For the traceback run it in one process: workers=0 debug=true", error)

@@ -1,4 +1,4 @@
-"""Ray Tune, which wants a class of its own kind."""
+"""An adapter to Ray Tune, which drives classes of its own kind."""
 
 from __future__ import annotations
 
@@ -9,50 +9,54 @@ from jaxrl.errors import UserError
 
 
 class Trial(Protocol):
-    """What Tune drives."""
+    """A learner that Tune drives."""
 
     def train(self) -> dict[str, Any]:
-        """Some more training -> what is reported; with `done`."""
+        """Train a while and return a report, with the entry `done`."""
 
     def save(self, folder: str) -> None:
-        """All of it into a folder."""
+        """Write the whole state into a folder."""
 
     def load(self, folder: str) -> None:
-        """The state that another wrote there, with this one's values."""
+        """Read the state that a trial wrote; the values of this trial stay."""
 
     def reset(self, values: Mapping[str, Any]) -> None:
-        """Starts afresh with other values."""
+        """Start afresh with other values."""
 
 
 def trainable(make: Callable[[Mapping[str, Any]], Trial]) -> type:
-    """A class for `ray.tune.Tuner`: make(values) is a trial with the values that Tune has chosen. Raises UserError
-    where Ray Tune is not installed."""
+    """Return a class for `ray.tune.Tuner`; make(values) is a trial with values chosen by Tune.
+
+    Raises UserError if Ray Tune is not installed.
+    """
     try:
         from ray import tune
     except ImportError as error:
-        raise UserError(f"Ray Tune is not installed ({error}).", "pip install 'jaxrl[tune]'") from None
+        raise UserError(f"Ray Tune is not installed ({error}).",
+                        "pip install 'jaxrl[tune]'") from None
 
     class Trainable(tune.Trainable):
-        """One trial. Actors can be reused (reuse_actors=True)."""
+        """One trial; its actor may be reused (reuse_actors=True)."""
 
         def setup(self, config: dict) -> None:
-            """Tune's values."""
+            """Make the trial with Tune's values."""
             self.trial = make(config)
 
         def step(self) -> dict:
-            """One report."""
+            """Return one report."""
             return self.trial.train()
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            """Where Tune says."""
+            """Write a checkpoint where Tune wants it."""
             self.trial.save(checkpoint_dir)
 
         def load_checkpoint(self, checkpoint: str) -> None:
-            """Of this trial, or of one that it copies: then Tune has reset the values before."""
+            """Read a checkpoint of this trial, or of another one after Tune has reset the values.
+            """
             self.trial.load(checkpoint)
 
         def reset_config(self, new_config: dict) -> bool:
-            """Another trial, in the same process."""
+            """Turn into another trial, in the same process."""
             self.trial.reset(new_config)
             return True
 

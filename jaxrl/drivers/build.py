@@ -25,49 +25,63 @@ class Learner(NamedTuple):
     agent: Agent | Strategy
     runner: Runner
     env: core.Environment
-    params: Any            # those of evaluations: a curriculum has come to its end
+    params: Any            # parameters of evaluations: those at the end of a curriculum
     spec: EnvSpec
 
 
-def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
-    """The on-policy Runner of an agent in `config.num_envs` environments."""
-    vector = VectorEnv(env, config.num_envs, group_size=config.num_envs // groups(config.num_envs))
-    return OnPolicy(agent, vector, curriculum.at_start(params, lines), config.rollout_length, curriculum.follow(lines))
+def on_policy(agent: Agent, env: core.Environment, params: Any, config: Any,
+              lines: curriculum.Lines) -> Runner:
+    """Return the on-policy runner of an agent in `config.num_envs` environments."""
+    group_size = config.num_envs // groups(config.num_envs)
+    vector = VectorEnv(env, config.num_envs, group_size=group_size)
+    return OnPolicy(agent, vector, curriculum.at_start(params, lines), config.rollout_length,
+                    curriculum.follow(lines))
 
 
-def off_policy(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
-    """The off-policy Runner of an agent in `config.num_envs` environments, with a replay of transitions."""
-    return _with_replay(agent, env, params, config, lines, partial(replay.transitions, n=config.n_step))
+def off_policy(agent: Agent, env: core.Environment, params: Any, config: Any,
+               lines: curriculum.Lines) -> Runner:
+    """Return the runner of an agent in `config.num_envs` environments, replaying transitions."""
+    transitions = partial(replay.transitions, n=config.n_step)
+    return _with_replay(agent, env, params, config, lines, transitions)
 
 
-def sequences(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
-    """The same with a replay of sequences, which start from the carry that they were collected with."""
-    items = partial(replay.sequences, length=config.sequence_length, burn_in=config.burn_in, period=config.period)
+def sequences(agent: Agent, env: core.Environment, params: Any, config: Any,
+              lines: curriculum.Lines) -> Runner:
+    """Return the runner of an agent in `config.num_envs` environments, replaying sequences.
+
+    Sequences start from the carry that they were collected with.
+    """
+    items = partial(replay.sequences, length=config.sequence_length, burn_in=config.burn_in,
+                    period=config.period)
     return _with_replay(agent, env, params, config, lines, items)
 
 
-def _with_replay(agent: Agent, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines,
-                 items: Callable[..., replay.Replay]) -> Runner:
+def _with_replay(agent: Agent, env: core.Environment, params: Any, config: Any,
+                 lines: curriculum.Lines, items: Callable[..., replay.Replay]) -> Runner:
     stack = env.n if isinstance(env, FrameStack) else 1
-    memory = items(stack=stack, draw=replay.prioritised() if config.prioritized else replay.uniform(),
-                   rows_per_insert=config.rollout_length)
-    return OffPolicy(agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines), config.rollout_length,
-                     curriculum.follow(lines), replay=memory, capacity=config.replay_capacity, stack=stack,
-                     batch_size=config.batch_size, updates=config.gradient_steps, warmup=config.warmup)
+    draw = replay.prioritised() if config.prioritized else replay.uniform()
+    buffer = items(stack=stack, draw=draw, rows_per_insert=config.rollout_length)
+    return OffPolicy(
+        agent, VectorEnv(env, config.num_envs), curriculum.at_start(params, lines),
+        config.rollout_length, curriculum.follow(lines), replay=buffer,
+        capacity=config.replay_capacity, stack=stack, batch_size=config.batch_size,
+        updates=config.gradient_steps, warmup=config.warmup)
 
 
-def evolution(strategy: Strategy, env: core.Environment, params: Any, config: Any, lines: curriculum.Lines) -> Runner:
-    """The evolution Runner of a strategy: `config.population` candidates, in blocks."""
-    return Evolution(strategy, env, curriculum.at_start(params, lines), population=config.population,
-                     block_size=config.size, episodes=config.episodes,
-                     episode_steps=config.episode_steps, statistics=config.normalize_observation,
-                     curriculum=curriculum.follow(lines))
+def evolution(strategy: Strategy, env: core.Environment, params: Any, config: Any,
+              lines: curriculum.Lines) -> Runner:
+    """Return the runner of a strategy with `config.population` candidates, in blocks."""
+    return Evolution(
+        strategy, env, curriculum.at_start(params, lines), population=config.population,
+        block_size=config.size, episodes=config.episodes, episode_steps=config.episode_steps,
+        statistics=config.normalize_observation, curriculum=curriculum.follow(lines))
 
 
 def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
-    """Into how many groups environments are divided, so that several devices can share a learner: a power of two.
+    """Return the number of groups of environments that devices may share, a power of two.
 
-    It depends on their number alone, because groups draw keys of their own: the same seed does the same on any devices.
+    It depends on `num_envs` alone, because each group draws keys of its own: the same seed gives
+    the same result on any number of devices.
     """
     count = most
     while count > 1 and (num_envs % count or num_envs // count < least_size):
@@ -76,14 +90,21 @@ def groups(num_envs: int, *, most: int = 8, least_size: int = 128) -> int:
 
 
 # Algorithm.experience -> (agent, env, params, agent config, lines of the curriculum) -> Runner
-DRIVERS = {"on_policy": on_policy, "replay": off_policy, "sequences": sequences, "evolution": evolution}
+DRIVERS = {"on_policy": on_policy, "replay": off_policy, "sequences": sequences,
+           "evolution": evolution}
 
 
 def build(config: RunConfig) -> Learner:
-    """The learner of a config. Raises UserError where algorithm and environment do not fit."""
-    algorithm, (env, params), lines = config.algorithm(), config.make_env(), config.env.curriculum
+    """Return the learner of a config.
+
+    Raises UserError if there is no driver for the algorithm, or it does not fit the environment.
+    """
+    algorithm = config.algorithm()
+    env, params = config.make_env()
+    lines = config.env.curriculum
     if algorithm.experience not in DRIVERS:
-        raise UserError(f"{config.algo} learns from {algorithm.experience}; there are drivers for {', '.join(DRIVERS)}")
+        raise UserError(f"{config.algo} learns from {algorithm.experience}; there are drivers for "
+                        f"{', '.join(DRIVERS)}")
     spec = curriculum.spec(env, params, lines)
     agent = algorithm.make_agent(config.agent, spec)
     runner = DRIVERS[algorithm.experience](agent, env, params, config.agent, lines)

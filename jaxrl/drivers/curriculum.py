@@ -1,7 +1,7 @@
-"""Curricula: parameters of the environments that follow the progress of training, each along a straight line.
+"""Curricula: parameters of environments that move along straight lines with the training progress.
 
-`lines` is `EnvConfig.curriculum`: parameter -> (its value at progress 0, its value at progress 1). What is in force is
-a pure function of progress, so that a resumed run goes on with the parameters it would have had.
+`lines` is `EnvConfig.curriculum`: parameter -> (value at progress 0, value at progress 1). The
+values depend on progress alone, so that a resumed run continues with the right ones.
 """
 
 from __future__ import annotations
@@ -20,32 +20,38 @@ Lines = Mapping[str, tuple[float, float]]
 
 
 def at_start(params: Any, lines: Lines) -> Any:
-    """`params` as training begins."""
+    """Return `params` at progress 0."""
     return parameters.replace(params, **{name: first for name, (first, _) in lines.items()})
 
 
 def at_end(params: Any, lines: Lines) -> Any:
-    """`params` at the end, for which all the training is: those of evaluations."""
+    """Return `params` at progress 1, the ones that evaluations use."""
     return parameters.replace(params, **{name: last for name, (_, last) in lines.items()})
 
 
 def follow(lines: Lines) -> Callable[[Any, jax.Array], Any] | None:
-    """-> (params of arrays, progress) -> params; None without lines. Whole numbers are rounded to the nearest."""
-    def now(params: Any, progress: jax.Array) -> Any:
+    """Return (params of arrays, progress) -> params, or None without lines.
+
+    Parameters that are whole numbers are rounded to the nearest.
+    """
+    def params_at(params: Any, progress: jax.Array) -> Any:
         known = parameters.fields(params)
-        values = {name: _between(*ends, progress, known[name].dtype) for name, ends in lines.items()}
+        values = {name: _between(first, last, progress, known[name].dtype)
+                  for name, (first, last) in lines.items()}
         return parameters.replace(params, **values)
 
-    return now if lines else None
+    return params_at if lines else None
 
 
 def spec(env: core.Environment, params: Any, lines: Lines) -> EnvSpec:
-    """What an algorithm is told of `env`: its spaces hold whatever is seen from start to end."""
-    everywhere = lambda space_of: cover(space_of, params, lines)
-    return core.spec(env, params)._replace(observation=everywhere(env.observation_space),
-                                           state=everywhere(env.state_space))
+    """Return the EnvSpec of `env`, with spaces that hold every value from start to end."""
+    observation = cover(env.observation_space, params, lines)
+    state = cover(env.state_space, params, lines)
+    return core.spec(env, params)._replace(observation=observation, state=state)
 
 
 def _between(first: float, last: float, progress: jax.Array, dtype: Any) -> jax.Array:
     value = (1.0 - progress) * first + progress * last           # exact at both ends
-    return (jnp.round(value) if jnp.issubdtype(dtype, jnp.integer) else value).astype(dtype)
+    if jnp.issubdtype(dtype, jnp.integer):
+        value = jnp.round(value)
+    return value.astype(dtype)

@@ -1,8 +1,9 @@
 """Strategies on the devices of one host, driven generation by generation from the host.
 
-A generation of a strategy is cut into blocks of candidates. An `Evaluator` plays them, here on all devices by
-asynchronous dispatch; one program on the strategy's own device then takes their results in order. A block is always
-the same single-device program, so that the parameters are the same bits on any number of devices, whatever plays it.
+A generation of a strategy is divided into blocks of candidates. An `Evaluator` plays them, by
+default on all devices by asynchronous dispatch. One program on the strategy's own device then takes
+their results in order. A block is always the same single-device program, so that the parameters
+have the same bits on any number of devices, and with any evaluator.
 """
 
 from __future__ import annotations
@@ -17,28 +18,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.drivers.evolution import Evolution, Result, Sums
-from jaxrl.population.members import Members, Population, on_host
-from jaxrl.types import Metrics
+from jaxrl.population.members import Members, Place, on_host
+from jaxrl.population.protocol import Blocks
+from jaxrl.types import Metrics, TrainState
 
 
 class Evaluator(Protocol):
-    """Who plays the candidates of a generation.
+    """Plays the candidates of a generation.
 
-    One that is elsewhere needs the state of a strategy once. From then on the number of the generation, the blocks to
-    play and the results of all blocks of the generation before are enough: it derives the noise, and keeps up by the
-    same `Generation`; equal `digest`s show that it still holds the same parameters.
+    An evaluator elsewhere needs the state of a strategy once. From then on the number of the
+    generation, the blocks to play and the results of all blocks of the previous generation suffice:
+    it derives the noise, and keeps up with the same `Generation`. Equal values of `digest` show
+    that it still holds the same parameters.
     """
 
-    def map(self, population: Population) -> list[list[Result]]:
-        """The results of all blocks of every strategy, in their order: of arrays on any device, or NumPy's."""
+    def map(self, population: Blocks) -> list[list[Result]]:
+        """Return the results of all blocks of every strategy, in order.
+
+        Their leaves are arrays on any device, or NumPy arrays.
+        """
 
 
 class Generation(NamedTuple):
-    """A generation in two programs, of a state as `Generations` holds it. Who takes part runs just these: the same
-    functions inside another program may round otherwise.
+    """A generation as two programs, of a state with the leading axis 1 that `Generations` holds.
+
+    Every process that takes part runs these: the same functions inside another program may round
+    differently.
 
     evaluate  (state, block) -> Result
-    tell      (state, sums, the Results of all blocks in order) -> (state, sums)
+    tell      (state, sums, [Result of each block]) -> (state, sums)
     """
 
     evaluate: Callable
@@ -46,83 +54,107 @@ class Generation(NamedTuple):
 
 
 def generation(runner: Evolution) -> Generation:
-    """The programs of a runner, to be compiled on each device."""
-    def tell(state: Any, sums: Sums, results: list[Result]) -> tuple[Any, Sums]:
-        new, sums = runner.tell(_only(state), sums, jax.tree.map(lambda *x: jnp.stack(x), *results))
+    """Return the programs of a runner, to be compiled on each device."""
+    def evaluate(state: TrainState, block: jax.Array) -> Result:
+        return runner.evaluate(_squeeze(state), block)
+
+    def tell(state: TrainState, sums: Sums, results: list[Result]) -> tuple[TrainState, Sums]:
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *results)
+        new, sums = runner.tell(_squeeze(state), sums, stacked)
         return jax.tree.map(lambda x: x[None], new), sums
 
-    return Generation(jax.jit(lambda state, block: runner.evaluate(_only(state), block)), jax.jit(tell))
+    return Generation(jax.jit(evaluate), jax.jit(tell))
 
 
-def no_sums(runner: Evolution, state: Any) -> Sums:
-    """Where the sums of `Generation.tell` begin, as NumPy arrays."""
-    shapes = jax.eval_shape(lambda state: runner.zeros(_only(state)), state)
+def no_sums(runner: Evolution, state: TrainState) -> Sums:
+    """Return the sums of no generation, as NumPy arrays."""
+    shapes = jax.eval_shape(lambda state: runner.zeros(_squeeze(state)), state)
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 class Generations(Members):
-    """`count` independent strategies: `Members` in blocks of one, but for how they advance."""
+    """A population of independent strategies, in blocks of one, that advances by generations."""
 
-    def __init__(self, runner: Evolution, count: int, devices: list[jax.Device], *, evaluate: Callable | None = None,
-                 evaluator: Evaluator | None = None):
+    runner: Evolution
+
+    def __init__(self, runner: Evolution, count: int, devices: list[jax.Device], *,
+                 evaluate: Callable | None = None, evaluator: Evaluator | None = None):
+        """evaluator: plays the candidates; None for the devices of this process."""
         super().__init__(runner, count, devices, size=1, devices_each=1, evaluate=evaluate)
-        self._workers = [(device,) for device in devices]
+        self._workers: list[Place] = [(device,) for device in devices]
         self.generation = generation(runner)
         self._report = jax.jit(lambda sums: jax.tree.map(lambda x: x[None], runner.reported(sums)))
-        self.evaluator = evaluator               # None: the devices of this host
+        self.evaluator = evaluator
 
     @property
     def devices(self) -> list[jax.Device]:
-        """Those in use."""
+        """Devices in use."""
         used = self.count * self.runner.blocks
         return [device for (device,) in self._workers[:used]]
 
-    def advance(self, population: Population, updates: int) -> tuple[Population, Metrics]:
-        """`updates` generations of every strategy. Metrics are NumPy arrays [count]."""
-        sums = [jax.device_put(no_sums(self.runner, state), place[0]) for place, state in zip(self.places, population)]
+    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
+        """Run `updates` generations of every strategy; metrics are NumPy arrays [count]."""
+        sums = [jax.device_put(no_sums(self.runner, state), place[0])
+                for place, state in zip(self.places, population)]
         for _ in range(updates):
             results = (self.evaluator or self).map(population)
-            told = [self._call("tell", self.generation.tell, place, state, total, jax.device_put(blocks, place[0]))
-                    for place, state, total, blocks in zip(self.places, population, sums, results)]
-            population, sums = (list(x) for x in zip(*told))
+            told = [self._tell(place, *each)
+                    for place, *each in zip(self.places, population, sums, results)]
+            population = [state for state, _ in told]
+            sums = [total for _, total in told]
         return population, self._collect([self._call("report", self._report, place, total)
                                           for place, total in zip(self.places, sums)])
 
-    def map(self, population: Population) -> list[list[Result]]:
-        """Every block of every strategy on the devices of this host in turn, none of which is waited for."""
-        blocks = self.runner.blocks
-        turns = [(member, block, self._workers[(member * blocks + block) % len(self._workers)])
-                 for member in range(len(population)) for block in range(blocks)]
-        copies = {}
-        for member, _, worker in turns:
-            if (member, worker) not in copies:
-                copies[member, worker] = jax.device_put(_acting(population[member]), worker[0])
-        results = [self._call("block", self.generation.evaluate, worker, copies[member, worker], np.int32(block))
-                   for member, block, worker in turns]
-        return [results[i: i + blocks] for i in range(0, len(results), blocks)]
+    def _tell(self, place: Place, state: TrainState, sums: Sums,
+              results: list[Result]) -> tuple[TrainState, Sums]:
+        results = jax.device_put(results, place[0])
+        return self._call("tell", self.generation.tell, place, state, sums, results)
 
-    def compile(self, population: Population, keys: jax.Array) -> None:
-        """Compile what a generation needs on every device, and begin to compile `evaluate`."""
+    def map(self, population: Blocks) -> list[list[Result]]:
+        """Return the results of every block of every strategy, without waiting for them.
+
+        The blocks are dispatched to the devices of this process in turn.
+        """
+        copies: dict[tuple[int, Place], TrainState] = {}
+        results: list[list[Result]] = []
+        turn = 0
+        for member, state in enumerate(population):
+            results.append([])
+            for block in range(self.runner.blocks):
+                worker = self._workers[turn % len(self._workers)]
+                turn += 1
+                if (member, worker) not in copies:
+                    copies[member, worker] = jax.device_put(_acting(state), worker[0])
+                results[member].append(self._call(
+                    "block", self.generation.evaluate, worker, copies[member, worker],
+                    np.int32(block)))
+        return results
+
+    def compile(self, population: Blocks, keys: jax.Array) -> None:
+        """Compile the programs of a generation, and begin to compile `evaluate`."""
         start = time.perf_counter()
         needed = []
         if self.evaluator is None:
-            needed = [self._program("block", self.generation.evaluate, (device,), _acting(population[0]), np.int32(0))
-                      for device in self.devices]
-        for place, state in dict(zip(self.places, population)).items():
-            results = [jax.eval_shape(self.generation.evaluate, _acting(state), jnp.int32(0))] * self.runner.blocks
+            acting = _acting(population[0])
+            needed = [self._program("block", self.generation.evaluate, (device,), acting,
+                                    np.int32(0)) for device in self.devices]
+        states = dict(zip(self.places, population))
+        for place, state in states.items():
+            result = jax.eval_shape(self.generation.evaluate, _acting(state), jnp.int32(0))
+            results = [result] * self.runner.blocks
             sums = no_sums(self.runner, state)
-            needed += [self._program("tell", self.generation.tell, place, state, sums, results),
-                       self._program("report", self._report, place, sums)]
+            needed += [
+                self._program("tell", self.generation.tell, place, state, sums, results),
+                self._program("report", self._report, place, sums)]
         for place, key in dict(self._deal(keys, lambda place: place)).items():
-            state = next(state for at, state in zip(self.places, population) if at == place)
-            self._program("evaluate", self._evaluate, place, state.agent, key)
+            self._program("evaluate", self._evaluate, place, states[place].agent, key)
         for program in needed:
             program.result()
         self.compile_seconds += time.perf_counter() - start
 
 
 def digest(state: Any) -> str:
-    """A fingerprint of every bit of a state: equal on every machine that holds the same parameters."""
+    """Return a fingerprint of every bit of a state, equal on machines that hold the same one."""
     total = hashlib.sha256()
     for leaf in jax.tree.leaves(on_host(state)):
         array = np.ascontiguousarray(leaf)
@@ -131,11 +163,12 @@ def digest(state: Any) -> str:
     return total.hexdigest()
 
 
-def _only(tree: Any) -> Any:
+def _squeeze(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def _acting(state: Any) -> Any:
-    """A state without what only `tell` reads."""
-    agent = state.agent
-    return state._replace(agent=agent._replace(optimizer=())) if hasattr(agent, "optimizer") else state
+def _acting(state: TrainState) -> TrainState:
+    """Return a state without the optimizer of its strategy, which only `tell` reads."""
+    if not hasattr(state.agent, "optimizer"):
+        return state
+    return state._replace(agent=state.agent._replace(optimizer=()))

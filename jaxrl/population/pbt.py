@@ -1,6 +1,7 @@
-"""Population-based training (Jaderberg et al. 2017, arXiv:1711.09846): who copies whom, and the values that follow.
+"""Population-based training: which members copy others, and their new hyperparameters.
 
-Pure functions of NumPy arrays. What a member draws follows from the seed, the number of the round and its own number: a
+Jaderberg et al. 2017, arXiv:1711.09846. Pure functions of NumPy arrays. The random numbers of a
+member depend on the seed, the number of the round and the number of the member alone, so that a
 decision is the same wherever and however often it is made.
 """
 
@@ -24,67 +25,92 @@ Values = dict[str, np.ndarray]   # name -> float32 [members]
 class Options:
     """The keys of PBT beside those of a run."""
 
-    population: int = static(16, low=2, high=10**5, help="members, which are the seeds of the run")
-    interval: int | None = static(None, low=1, help="environment steps between rounds; null: total_steps / 20")
-    exploit: str = static("truncation", choices=EXPLOIT, help="truncation: the worst copy from the best; tournament: "
-                          "from a random member, if that is better; none: nobody copies, to compare with")
-    quantile: float = static(0.25, low=0.0, high=0.5, help="truncation: part of the population that copies, rounded up")
-    resample: float = static(0.25, low=0.0, high=1.0, help="chance that a copied hyperparameter is drawn anew from its "
-                             "range; else it is multiplied by 1.2 or 0.8")
+    population: int = static(16, low=2, high=10**5, help="number of members, the seeds of the run")
+    interval: int | None = static(
+        None, low=1, help="environment steps between rounds; null: total_steps / 20")
+    exploit: str = static(
+        "truncation", choices=EXPLOIT,
+        help="truncation: the worst members copy the best; tournament: each member copies a random "
+             "one that is better; none: no member copies, for comparison")
+    quantile: float = static(
+        0.25, low=0.0, high=0.5,
+        help="fraction of the population that copies under truncation, rounded up")
+    resample: float = static(
+        0.25, low=0.0, high=1.0,
+        help="probability of drawing a copied hyperparameter from its range, instead of "
+             "multiplying it by 1.2 or 0.8")
 
 
 OPTIONS = {d.name: d for d in declarations(Options)}
 
 
 class Decision(NamedTuple):
-    source: np.ndarray           # int [members]: whose agent each goes on with, itself if nobody else's
-    values: Values               # hyperparameters it goes on with
+    """The outcome of a round."""
+
+    source: np.ndarray           # int [members], the member whose agent each continues with
+    values: Values               # new hyperparameters
 
 
 def initial(ranges: Mapping[str, Range], members: int, seed: int) -> Values:
-    """Hyperparameters of the first members, drawn from their ranges."""
+    """Return the first hyperparameters of the members, drawn from their ranges."""
     drawn = _uniforms(seed, 0, members, len(ranges))
     return {name: _drawn(range, u) for (name, range), u in zip(ranges.items(), drawn)}
 
 
-def decide(options: Options, ranges: Mapping[str, Range], seed: int, round: int, fitness: np.ndarray,
-           values: Values) -> Decision:
-    """After round 1, 2, ...: fitness [members], more is better, not finite of a member that diverged.
+def decide(options: Options, ranges: Mapping[str, Range], seed: int, round: int,
+           fitness: np.ndarray, values: Values) -> Decision:
+    """Return the decision after round 1, 2, ...
 
-    A member that diverged copies from one of the best, and nobody copies from it.
+    fitness: [members], more is better, not finite if the member diverged. Such a member copies one
+    of the best, and no member copies it.
     """
-    able = np.isfinite(fitness)
-    fitness, count = np.where(able, fitness, -np.inf), len(fitness)
+    count = len(fitness)
     choice, opponent, *explore = _uniforms(seed, round, count, 2 + 3 * len(ranges))
-    order = np.argsort(-fitness, kind="stable")                     # the best first, of equals the first
-    source = np.arange(count)
-    if options.exploit != "none" and able.any():
-        few = min(math.ceil(options.quantile * count), count // 2)
-        best = order[: max(1, min(few, able.sum()))]
-        from_best, rival = best[(choice * len(best)).astype(int)], (opponent * count).astype(int)
-        if options.exploit == "truncation":
-            worst = order[count - few:]
-            source[worst] = from_best[worst]
-        else:
-            better = fitness[rival] > fitness
-            source[better] = rival[better]
-        source[~able] = from_best[~able]
-    copied, after = source != np.arange(count), {}
+    source = _sources(options, fitness, choice, opponent)
+    copied = source != np.arange(count)
+    new = {}
     for i, (name, range) in enumerate(ranges.items()):
-        inherited, (anew, which, u) = values[name][source], explore[3 * i: 3 * i + 3]
+        inherited = values[name][source]
+        anew, which, u = explore[3 * i: 3 * i + 3]
         moved = np.clip(inherited * np.where(which < 0.5, *FACTORS), range.low, range.high)
         explored = np.where(anew < options.resample, _drawn(range, u), moved)
-        after[name] = np.where(copied, explored, inherited).astype(np.float32)
-    return Decision(source, after)
+        new[name] = np.where(copied, explored, inherited).astype(np.float32)
+    return Decision(source, new)
+
+
+def _sources(options: Options, fitness: np.ndarray, choice: np.ndarray,
+             opponent: np.ndarray) -> np.ndarray:
+    """Return the member that each copies, itself for none; choice, opponent: uniform numbers."""
+    count = len(fitness)
+    source = np.arange(count)
+    able = np.isfinite(fitness)
+    if options.exploit == "none" or not able.any():
+        return source
+    fitness = np.where(able, fitness, -np.inf)
+    order = np.argsort(-fitness, kind="stable")          # the best first; of equals the first
+    few = min(math.ceil(options.quantile * count), count // 2)
+    best = order[: max(1, min(few, able.sum()))]
+    from_best = best[(choice * len(best)).astype(int)]
+    if options.exploit == "truncation":
+        worst = order[count - few:]
+        source[worst] = from_best[worst]
+    else:
+        rival = (opponent * count).astype(int)
+        better = fitness[rival] > fitness
+        source[better] = rival[better]
+    source[~able] = from_best[~able]
+    return source
 
 
 def _uniforms(seed: int, round: int, members: int, count: int) -> np.ndarray:
-    """Numbers in [0, 1), [count, members]: each member's from a generator of its own."""
-    return np.stack([np.random.default_rng([seed, round, member]).random(count) for member in range(members)], axis=1)
+    """Return numbers in [0, 1), [count, members]; each member has a generator of its own."""
+    drawn = [np.random.default_rng([seed, round, member]).random(count)
+             for member in range(members)]
+    return np.stack(drawn, axis=1)
 
 
 def _drawn(range: Range, u: np.ndarray) -> np.ndarray:
-    """Values at the parts u of a range."""
+    """Return the values at the fractions u of a range."""
     if range.log:
         drawn = np.exp(np.log(range.low) + u * (np.log(range.high) - np.log(range.low)))
     else:

@@ -1,1 +1,1 @@
-"""Runs, sweeps and populations to look at: pages, charts, films, TensorBoard."""
+"""Reports on runs, sweeps and populations: pages, charts, films, TensorBoard."""

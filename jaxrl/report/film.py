@@ -1,4 +1,4 @@
-"""One greedy episode as a moving picture."""
+"""One greedy episode as an animation."""
 
 from __future__ import annotations
 
@@ -14,43 +14,56 @@ from jaxrl.drivers.build import Learner
 from jaxrl.errors import UserError
 from jaxrl.population.members import on_host
 
-LONGEST = 1000       # steps of an episode that never ends
+MOST_STEPS = 1000    # of an episode that never ends
 FRAMES_PER_SECOND = 25
 
 
 def frames(learner: Learner, state: Any, seed: int) -> list[np.ndarray]:
-    """Pictures [H, W, 3] uint8 of an episode of one agent state, its start included. Raises UserError if there are none
-    to be had."""
-    env, params = learner.env, learner.params
+    """Return images [H, W, 3] uint8 of an episode of one agent state, including its start.
+
+    Raises UserError if the environment cannot be drawn.
+    """
+    env = learner.env
     if env.render is None:
         raise UserError(f"{env.name} has no pictures: its class defines no render(state, params)")
     start, states, ended = jax.jit(partial(_episode, learner))(state, jax.random.key(seed))
-    steps = int(np.argmax(ended)) + 1 if np.any(ended) else len(ended)
-    states = jax.tree.map(lambda a, b: np.concatenate([a, b]), *map(on_host, (start, states)))
-    return [env.render(jax.tree.map(lambda x, t=t: x[t, 0], states), params) for t in range(steps + 1)]
+    steps = len(ended)
+    if np.any(ended):
+        steps = int(np.argmax(ended)) + 1
+    states = jax.tree.map(lambda a, b: np.concatenate([a, b]), on_host(start), on_host(states))
+    found = []
+    for t in range(steps + 1):
+        state_t = jax.tree.map(lambda x, t=t: x[t, 0], states)
+        found.append(env.render(state_t, learner.params))
+    return found
 
 
 def write(learner: Learner, state: Any, seed: int, path: Path) -> None:
-    """`frames` as a GIF."""
+    """Write `frames` as a GIF."""
     from envs_jax.render import gif
 
     gif(path, frames(learner, state, seed), FRAMES_PER_SECOND)
 
 
 def _episode(learner: Learner, state: Any, key: jax.Array) -> tuple[Any, Any, jax.Array]:
-    """-> (the first environment state [1, 1, ...], all later ones [steps, 1, ...], whether the episode ended there)."""
-    start_key, key = jax.random.split(key)
-    agent, world = learner.agent, VectorEnv(learner.env, 1, pool_size=1, reset="never")
-    first, _ = world.init(start_key, learner.params)
+    """Play an episode of one agent state.
+
+    Return (the first environment state [1, 1, ...], all later ones [steps, 1, ...], True where the
+    episode ended [steps]).
+    """
+    reset_key, key = jax.random.split(key)
+    agent = learner.agent
+    vector = VectorEnv(learner.env, 1, pool_size=1, reset="never")
+    first, _ = vector.init(reset_key, learner.params)
     actor = agent.actor(state)
 
-    def step(carry, key):
-        now, memory = carry
+    def step(loop_state: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], tuple]:
+        env_state, carry = loop_state
         act_key, env_key = jax.random.split(key)
-        action, memory = agent.greedy(actor, memory, world.input(now), act_key)
-        now, after = world.step(env_key, now, action)
-        return (now, memory), (now.env, after.input.first[0])
+        action, carry = agent.greedy(actor, carry, vector.input(env_state), act_key)
+        env_state, time_step = vector.step(env_key, env_state, action)
+        return (env_state, carry), (env_state.env, time_step.input.first[0])
 
-    keys = jax.random.split(key, min(learner.env.max_steps or LONGEST, LONGEST))
+    keys = jax.random.split(key, min(learner.env.max_steps or MOST_STEPS, MOST_STEPS))
     _, (states, ended) = jax.lax.scan(step, (first, agent.carry(1)), keys)
     return jax.tree.map(lambda x: x[None], first.env), states, ended

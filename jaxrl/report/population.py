@@ -1,17 +1,18 @@
-"""The pictures of a population-based run: who descends from whom, and what became of each hyperparameter."""
+"""Charts of population-based training: the descent of the members and their hyperparameters."""
 
 from __future__ import annotations
 
 import html
 from pathlib import Path
+from typing import Any
 
 from jaxrl.errors import UserError
-from jaxrl.report.chart import Trail, trail_chart
+from jaxrl.report.chart import Points, Trail, trail_chart
 from jaxrl.storage.lineage import Lineage, final_fitness, fittest, read_lineage
 
 
 def section(run: Path | str) -> str:
-    """Their part of report.html; "" for a run of another kind, or where its files are damaged."""
+    """Return the charts for report.html; "" for a run of another kind or with damaged files."""
     try:
         lineage = read_lineage(run)
         if lineage is None:
@@ -22,37 +23,62 @@ def section(run: Path | str) -> str:
     member = fittest(fitness)
     line = lineage.line(member)
     copies = sum(source != i for row in lineage.source for i, source in enumerate(row))
-    text = (f"{lineage.members} members, {len(lineage.steps) - 1} rounds, {copies} copies. Bold: the line of member "
-            f"{member + 1}, the fittest at step {step:,}.")
+    text = (f"{lineage.members} members, {len(lineage.steps) - 1} rounds, {copies} copies. Bold: "
+            f"the line of member {member + 1}, the fittest at step {step:,}.")
+    end = max(step, lineage.steps[-1])
     charts = [_tree(lineage, step, fitness, line)]
-    charts += [_values(lineage, name, max(step, lineage.steps[-1]), line) for name in lineage.values]
+    charts += [_values(lineage, name, end, line) for name in lineage.values]
     return (f'<h2>Population <span class="soft">{html.escape(text)}</span></h2>'
             f'<div class="charts">{"".join(charts)}</div>')
 
 
 def _values(lineage: Lineage, name: str, end: int, line: list[int]) -> str:
-    """A hyperparameter of each member and of the line, constant between rounds."""
-    times, values = [*lineage.steps, end], lineage.values[name]
-    seen = [x for row in values for x in row]
-    corners = lambda held: [(times[i + k], values[i][member]) for i, member in enumerate(held) for k in (0, 1)]
+    """Return a chart of a hyperparameter of each member and of the line, up to the step `end`."""
+    steps = [*lineage.steps, end]
+    values = lineage.values[name]
+
+    def corners(held: list[int]) -> Points:
+        """Return both ends of each interval, in which the value of member held[i] is constant."""
+        points: Points = []
+        for i, member in enumerate(held):
+            points += [(steps[i], values[i][member]), (steps[i + 1], values[i][member])]
+        return points
+
     trails = [Trail(corners([member] * len(values)), "seed") for member in range(lineage.members)]
-    log = min(seen) > 0 and max(seen) > 10 * min(seen)
+    low = min(map(min, values))
+    high = max(map(max, values))
+    log = low > 0 and high > 10 * low
     return trail_chart(name, [*trails, Trail(corners(line), "best")], log=log)
 
 
 def _tree(lineage: Lineage, step: int, fitness: list[float | None], line: list[int]) -> str:
-    """Fitness at the end of each round: a member's line begins at the one that it went on from, dashed if another."""
-    ends = list(zip(lineage.steps[1:], lineage.fitness[1:]))
+    """Return a chart of the fitness at the end of each round.
+
+    The line of a member begins at the member that it copied, and is dashed then.
+    """
+    ends: list[tuple[int, Any]] = list(zip(lineage.steps[1:], lineage.fitness[1:]))
     if not ends or step > ends[-1][0]:
         ends.append((step, fitness))
-    trails, best = [], []
+    trails: list[Trail] = []
+    best: Points = []
     for i, (at, values) in enumerate(ends):
         for member, value in enumerate(values):
-            source = lineage.source[i][member] if i else member
-            before = ends[i - 1][1][source] if i else None
             if value is not None:
-                begin = [] if before is None else [(ends[i - 1][0], before)]
-                trails.append(Trail([*begin, (at, value)], "seed" if source == member else "copy"))
+                trails.append(_descent(lineage, ends, i, member))
         held = values[line[i]]
-        best += [] if held is None else [(at, held)]
+        if held is not None:
+            best.append((at, held))
     return trail_chart("Fitness (dashed: copies)", [*trails, Trail(best, "best")])
+
+
+def _descent(lineage: Lineage, ends: list[tuple[int, Any]], round: int, member: int) -> Trail:
+    """Return the trail of a member in a round, from its source. ends: (step, fitness) of rounds."""
+    step, fitness = ends[round]
+    points: Points = [(step, fitness[member])]
+    if round == 0:
+        return Trail(points, "seed")
+    source = lineage.source[round][member]
+    start, before = ends[round - 1]
+    if before[source] is not None:
+        points.insert(0, (start, before[source]))
+    return Trail(points, "seed" if source == member else "copy")

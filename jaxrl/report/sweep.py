@@ -1,123 +1,47 @@
-"""What came of a sweep: trials.csv, best.yaml, a page, and hyperparameters for TensorBoard."""
+"""The report of a sweep: best.yaml, a page, and hyperparameters for TensorBoard."""
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import math
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from jaxrl import config as configs
 from jaxrl.config.axes import Axis, Question
 from jaxrl.config.check import short
-from jaxrl.errors import UserError
 from jaxrl.population.trials import Trial
 from jaxrl.report.chart import Dot, number, scatter_chart
-from jaxrl.report.page import REPORT, document
+from jaxrl.report.page import REPORT, document, facts
 from jaxrl.report.tensorboard import TensorBoard
-from jaxrl.storage.checkpoint import storage_error
-from jaxrl.storage.files import shown, write_atomic
+from jaxrl.storage.files import shown
+from jaxrl.storage.sweep import BEST, BOARDS, TABLE, Outcome, write_text
 
-SWEEP, TABLE, BEST, BOARDS = "sweep.yaml", "trials.csv", "best.yaml", "tensorboard"
-COLUMNS = ("trial", "status", "iqm", "ci_low", "ci_high", "steps", "seconds")
 MOST_ROWS = 200              # of the page; trials.csv has all
+_HEAD = ("trial", "status", "IQM", "95 %", "steps")
+
+Trials = Mapping[int, Trial]
+Outcomes = Mapping[int, Outcome]
 
 
-class Outcome(NamedTuple):
-    """What came of a trial so far.
-
-    status: "completed", "pruned", "diverged" (a seed of it did), "failed" (it raised), or "going on". returns: mean
-    greedy return of each seed; iqm: their interquartile mean, the score. steps: per seed. seconds: of training, beside
-    the other trials of its runs. what: why it was pruned, what diverged or was raised. run: the one it was in last.
-    """
-
-    status: str
-    returns: tuple[float, ...]
-    iqm: float
-    ci: tuple[float, float]
-    steps: int
-    seconds: float
-    what: str
-    run: str
-
-
-Trials, Outcomes = Mapping[int, Trial], Mapping[int, Outcome]
-
-
-def is_sweep(path: str | Path) -> bool:
-    """Whether a folder holds a sweep."""
-    return (Path(path) / SWEEP).is_file()
-
-
-def check_alone(run: str | Path) -> None:
-    """Raises UserError where a run is a part of a sweep, which is resumed as a whole."""
-    above = Path(run).absolute().parent
-    if is_sweep(above):
-        raise UserError(f"{shown(run)} is a part of a sweep.", f"Resume that: jaxrl resume {shlex.quote(shown(above))}")
-
-
-def write_table(sweep: Path, axes: Sequence[Axis], trials: Trials, outcomes: Outcomes) -> None:
-    """trials.csv: a row for each trial there is, one column for each axis."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*COLUMNS, *(axis.key for axis in axes), "returns", "what", "run"])
-    for trial in sorted(trials.values()):
-        x = outcomes.get(trial.number)
-        values = [_cell(trial.values[axis.key]) for axis in axes]
-        if x is None:
-            rows.writerow([trial.number, "going on", *[""] * 5, *values, "", "", ""])
-        else:
-            rows.writerow([trial.number, x.status, *map(_cell, (x.iqm, *x.ci)), x.steps, f"{x.seconds:.3f}", *values,
-                           " ".join(map(_cell, x.returns)), x.what, x.run])
-    _write(sweep, TABLE, text.getvalue())
-
-
-def read_table(sweep: Path) -> list[dict[str, Any]]:
-    """The rows of trials.csv: numbers as numbers, values of settings as text, returns as a list."""
-    with open(sweep / TABLE, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        row.update(trial=int(row["trial"]), steps=int(row["steps"] or 0),
-                   **{key: float(row[key] or "nan") for key in ("iqm", "ci_low", "ci_high", "seconds")},
-                   returns=[float(x) for x in row["returns"].split()])
-    return rows
-
-
-def _cell(value: Any) -> str:
-    """With every digit; nothing for what is not a number."""
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else "nan"
-    return short(value)
-
-
-def write(sweep: Path, asked: Question, trials: Trials, outcomes: Outcomes, best: int | None) -> None:
-    """All that is written at the end; report.html is the last of it."""
+def write(sweep: Path, asked: Question, trials: Trials, outcomes: Outcomes,
+          best: int | None) -> None:
+    """Write the report. best: the number of the best trial. report.html is the last file."""
     if best is not None:
-        _write(sweep, BEST, configs.to_yaml(asked.of(trials[best].values)))
+        write_text(sweep, BEST, configs.to_yaml(asked.of(trials[best].values)))
     _write_boards(sweep, asked.axes, trials, outcomes)
-    _write(sweep, REPORT, page(sweep, asked, trials, outcomes, best))
+    write_text(sweep, REPORT, page(sweep, asked, trials, outcomes, best))
 
 
 def written(sweep: Path) -> bool:
-    """Whether `write` came to its end."""
+    """Return True if `write` was completed."""
     return (sweep / REPORT).is_file()
 
 
-def _write(sweep: Path, name: str, text: str) -> None:
-    data = text.encode("utf-8", "replace")
-    try:
-        write_atomic(sweep / name, data)
-    except OSError as error:
-        raise storage_error(error, sweep, sweep / name, len(data)) from error
-
-
 def _write_boards(sweep: Path, axes: Sequence[Axis], trials: Trials, outcomes: Outcomes) -> None:
-    """TensorBoard's HParams: a folder for each trial."""
+    """Write TensorBoard's HParams, a folder for each trial."""
     shutil.rmtree(sweep / BOARDS, ignore_errors=True)
     width = len(str(max(trials)))
     for trial in sorted(trials.values()):
@@ -134,62 +58,114 @@ def _write_boards(sweep: Path, axes: Sequence[Axis], trials: Trials, outcomes: O
 
 
 def ranked(trials: Trials, outcomes: Outcomes) -> list[int]:
-    """Trial numbers, the best first: those trained to the end, then by steps, then what diverged."""
+    """Return the trial numbers, the best first.
+
+    The order is by status, then by steps, then by score; trials that diverged come last.
+    """
     order = {"completed": 0, "going on": 1, "pruned": 1, "diverged": 2, "failed": 2}
-    score = lambda x: -math.inf if math.isnan(x.iqm) else x.iqm
-    return sorted((n for n in trials if n in outcomes), key=lambda n: (
-        order[outcomes[n].status], -outcomes[n].steps, -score(outcomes[n]), n))
+
+    def rank(number: int) -> tuple[float, ...]:
+        x = outcomes[number]
+        score = -math.inf if math.isnan(x.iqm) else x.iqm
+        return order[x.status], -x.steps, -score, number
+
+    return sorted((number for number in trials if number in outcomes), key=rank)
 
 
-def page(sweep: Path, asked: Question, trials: Trials, outcomes: Outcomes, best: int | None) -> str:
-    """report.html: a chart for each axis, and the trials."""
-    config, quoted = asked.config, shlex.quote(shown(sweep))
+def page(sweep: Path, asked: Question, trials: Trials, outcomes: Outcomes,
+         best: int | None) -> str:
+    """Return report.html: a chart for each axis, and the trials."""
+    config = asked.config
     name = f"{config.algo} on {config.env.name}: {asked.options.search} sweep"
     charts = "".join(_chart(axis, trials, outcomes, best) for axis in asked.axes)
-    facts = [(str(len(trials)), "trials"), (number(config.settings.num_seeds), "seeds each"),
-             (number(config.settings.total_steps), "steps per seed")]
-    if best is not None:
-        facts.insert(0, (number(outcomes[best].iqm), f"best, trial {best} · 95 % [{number(outcomes[best].ci[0])}, "
-                                                     f"{number(outcomes[best].ci[1])}]"))
-    cells = "".join(f'<div class="fact"><b>{html.escape(big)}</b><span>{html.escape(small)}</span></div>'
-                    for big, small in facts)
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in _HEAD + tuple(axis.key for axis in asked.axes) + ("",))
-    rows = ranked(trials, outcomes)
-    body = "".join(f"<tr>{_cells(asked.axes, trials[n], outcomes[n])}</tr>" for n in rows[:MOST_ROWS])
-    more = f'<p class="soft">{len(rows) - MOST_ROWS} more in {TABLE}</p>' if len(rows) > MOST_ROWS else ""
-    commands = (f"jaxrl train config={quoted}/{BEST}\n" if best is not None else "") + (
-        f"tensorboard --logdir {quoted}/{BOARDS}")
     return document(name, [
         f"<h1>{html.escape(name)}</h1>", f'<div class="soft">{html.escape(shown(sweep))}</div>',
-        f'<div class="facts">{cells}</div>',
-        '<h2>Score by setting <span class="soft">IQM over seeds of the greedy return; faint: pruned early; the best in '
-        "green</span></h2>",
+        facts(_facts(asked, trials, outcomes, best)),
+        '<h2>Score by setting <span class="soft">IQM over seeds of the greedy return; faint: '
+        "pruned early; the best in green</span></h2>",
         f'<div class="charts">{charts}</div>', "<h2>Trials</h2>",
-        f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{more}',
-        f"<h2>Next</h2><pre>{html.escape(commands)}</pre>"])
+        _table(asked.axes, trials, outcomes),
+        f"<h2>Next</h2><pre>{html.escape(_commands(sweep, best))}</pre>"])
 
 
-_HEAD = ("trial", "status", "IQM", "95 %", "steps")
+def _facts(asked: Question, trials: Trials, outcomes: Outcomes,
+           best: int | None) -> list[tuple[str, str]]:
+    s = asked.config.settings
+    pairs = [(str(len(trials)), "trials"), (number(s.num_seeds), "seeds each"),
+             (number(s.total_steps), "steps per seed")]
+    if best is not None:
+        x = outcomes[best]
+        pairs.insert(0, (number(x.iqm), f"best, trial {best} · 95 % {_interval(x)}"))
+    return pairs
+
+
+def _interval(x: Outcome) -> str:
+    low, high = x.ci
+    return f"[{number(low)}, {number(high)}]"
+
+
+def _commands(sweep: Path, best: int | None) -> str:
+    quoted = shlex.quote(shown(sweep))
+    commands = [f"tensorboard --logdir {quoted}/{BOARDS}"]
+    if best is not None:
+        commands.insert(0, f"jaxrl train config={quoted}/{BEST}")
+    return "\n".join(commands)
+
+
+def _table(axes: Sequence[Axis], trials: Trials, outcomes: Outcomes) -> str:
+    """Return a table of the best trials."""
+    names = [*_HEAD, *(axis.key for axis in axes), ""]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    numbers = ranked(trials, outcomes)
+    rows = []
+    for n in numbers[:MOST_ROWS]:
+        rows.append(f"<tr>{_cells(axes, trials[n], outcomes[n])}</tr>")
+    table = f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+    more = len(numbers) - MOST_ROWS
+    if more > 0:
+        table += f'<p class="soft">{more} more in {TABLE}</p>'
+    return table
 
 
 def _cells(axes: Sequence[Axis], trial: Trial, x: Outcome) -> str:
-    texts = [str(trial.number), x.status, number(x.iqm), f"[{number(x.ci[0])}, {number(x.ci[1])}]", f"{x.steps:,}",
-             *(short(trial.values[axis.key]) for axis in axes), x.what]
+    texts = [str(trial.number), x.status, number(x.iqm), _interval(x), f"{x.steps:,}"]
+    texts += [short(trial.values[axis.key]) for axis in axes]
+    texts.append(x.what)
     return "".join(f"<td>{html.escape(text)}</td>" for text in texts)
 
 
 def _chart(axis: Axis, trials: Trials, outcomes: Outcomes, best: int | None) -> str:
-    """The score of every trial over one axis."""
-    names = None
-    if axis.choices is not None and not (axis.hyper and len(axis.choices) > 6):
-        names = [short(choice) for choice in axis.choices]
-    log = names is None and (axis.range.log if axis.range else min(axis.choices) > 0 and
-                             max(axis.choices) > 30 * min(axis.choices))
+    """Return a chart of the score of every trial over one axis."""
+    names = _names(axis)
+    log = names is None and _is_log(axis)
     dots = []
-    for number_, x in outcomes.items():
-        if math.isfinite(x.iqm) and x.status != "diverged":
-            value = trials[number_].values[axis.key]
-            kind = "top" if number_ == best else "faint" if x.status == "pruned" else "dot"
-            at = float(value) if names is None else float(axis.choices.index(value))
-            dots.append(Dot(at, x.iqm, f"trial {number_}: {axis.key}={short(value)}, {number(x.iqm)}", kind))
-    return scatter_chart(f"{axis.key}{' (log)' if log else ''}", dots, log=log, names=names)
+    for trial, x in outcomes.items():
+        if not math.isfinite(x.iqm) or x.status == "diverged":
+            continue
+        value = trials[trial].values[axis.key]
+        at = float(value) if names is None else float(axis.choices.index(value))
+        text = f"trial {trial}: {axis.key}={short(value)}, {number(x.iqm)}"
+        dots.append(Dot(at, x.iqm, text, _kind(trial, x, best)))
+    return scatter_chart(axis.key, dots, log=log, names=names)
+
+
+def _names(axis: Axis) -> list[str] | None:
+    """Return the labels of an axis of few choices; None for an axis of numbers."""
+    if axis.choices is None or (axis.hyper and len(axis.choices) > 6):
+        return None
+    return [short(choice) for choice in axis.choices]
+
+
+def _is_log(axis: Axis) -> bool:
+    if axis.range:
+        return axis.range.log
+    choices = axis.choices or ()
+    low = min(choices)
+    high = max(choices)
+    return low > 0 and high > 30 * low
+
+
+def _kind(trial: int, x: Outcome, best: int | None) -> str:
+    if trial == best:
+        return "top"
+    return "faint" if x.status == "pruned" else "dot"

@@ -1,7 +1,8 @@
-"""TensorBoard event files in `tb/`: scalars, evaluations, HParams. It may fail without harm: one warning, then silence.
+"""TensorBoard event files in `tb/`: scalars, evaluations, HParams.
 
-Events are written by tensorboardX's record writer, in this thread: its SummaryWriter hands them to a thread that dies
-on a full disk, and then blocks the run.
+A failure gives one warning and never stops the run. Events are written by tensorboardX's record
+writer in this thread, because its SummaryWriter passes them to a thread that dies on a full disk
+and then blocks the run.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FINAL = ("eval_iqm", "eval_returns", "train_returns", "steps_per_second", "best
 
 
 def _harmless(method: Callable) -> Callable:
-    """Turns the first failure into a warning, after which the object does nothing."""
+    """Turn the first failure into a warning, after which the object does nothing."""
     @functools.wraps(method)
     def guarded(self: TensorBoard, *args: Any, **kwargs: Any) -> None:
         if self.failed:
@@ -36,16 +37,23 @@ def _harmless(method: Callable) -> Callable:
             self.failed = True
             with contextlib.suppress(Exception):
                 self._writer.close()
-            warnings.warn(f"TensorBoard files in {shown(self.folder)} stop here ({error}). The run goes on; "
-                          "metrics.jsonl has everything", stacklevel=2)
+            warnings.warn(f"TensorBoard files in {shown(self.folder)} stop here ({error}). The run "
+                          "continues; metrics.jsonl has everything", stacklevel=2)
     return guarded
 
 
 class TensorBoard:
-    """Writes a run's rows as they come. `resumed_at`: the step a run goes on from; later points of before vanish."""
+    """A writer of the rows of a run."""
 
     def __init__(self, run: Path | str, resumed_at: int | None = None, per_seed: bool = False):
-        self.folder, self.per_seed, self.failed = Path(run) / "tb", per_seed, False
+        """Open a new event file.
+
+        resumed_at: the step from which a run continues; TensorBoard drops earlier points after it.
+        per_seed: write the values of single seeds, too.
+        """
+        self.folder = Path(run) / "tb"
+        self.per_seed = per_seed
+        self.failed = False
         self._writer: Any = None
         self._flushed = 0.0
         self._open(resumed_at)
@@ -56,48 +64,50 @@ class TensorBoard:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self.folder.mkdir(exist_ok=True)
-        number = sum(1 for _ in self.folder.glob("events.out.tfevents.*"))     # two in one second stay two files
+        number = len(list(self.folder.glob("events.out.tfevents.*")))     # names differ in a second
         self._writer = EventsWriter(str(self.folder / "events"), f".{number}")
         if resumed_at is not None:
             log = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=int(resumed_at) + 1, wall_time=time.time(), session_log=log))
+            event = Event(step=int(resumed_at) + 1, wall_time=time.time(), session_log=log)
+            self._writer.write_event(event)
         self._writer.flush()
 
     @_harmless
     def metrics(self, row: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl: the mean over seeds of every number, as train/<name>."""
-        values = {f"train/{name}": value for name, value in row.items() if name not in _NOT_PLOTTED}
-        self._scalars(int(row["step"]), values)
+        """Write a row of metrics.jsonl: the mean over seeds of every number, as train/<name>."""
+        names = [name for name in row if name not in _NOT_PLOTTED]
+        self._scalars(int(row["step"]), {f"train/{name}": row[name] for name in names})
 
     @_harmless
     def evaluation(self, row: Mapping[str, Any]) -> None:
-        """A row of evals.jsonl: eval/return, the mean over seeds and episodes."""
-        self._scalars(int(row["step"]), {"eval/return": [_mean(returns) for returns in row["returns"]]})
+        """Write a row of evals.jsonl: eval/return, the mean over seeds and episodes."""
+        means = [_mean(returns) for returns in row["returns"]]
+        self._scalars(int(row["step"]), {"eval/return": means})
 
     @_harmless
     def finish(self, hyper: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """HParams: hyperparameters by their config names, and what came of them (numbers of summary.json)."""
+        """Write HParams: hyperparameters by their config names, and numbers of summary.json."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import hparams
 
-        numbers = {f"final/{name}": _mean(summary.get(name)) for name in _FINAL}
-        found = {tag: value for tag, value in numbers.items() if value is not None}
+        means = {f"final/{name}": _mean(summary.get(name)) for name in _FINAL}
+        found = {tag: value for tag, value in means.items() if value is not None}
         for part in hparams({name: _setting(value) for name, value in hyper.items()}, found):
             self._writer.write_event(Event(wall_time=time.time(), summary=part))
         self._scalars(int(summary["total_steps"] or 0), found)
 
     @_harmless
     def flush(self) -> None:
-        """Hands what is buffered to the file."""
+        """Write the buffered events to the file."""
         self._writer.flush()
 
     @_harmless
     def close(self) -> None:
-        """Ends writing; harmless when done twice."""
+        """Close the file. Closing twice is harmless."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self.failed = True      # nothing to write to any more
+            self.failed = True      # there is no file any more
 
     def _scalars(self, step: int, values: Mapping[str, Any]) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -110,25 +120,32 @@ class TensorBoard:
                 points.append(Summary.Value(tag=tag, simple_value=mean))
             seeds = plain(value)
             if self.per_seed and isinstance(seeds, list) and len(seeds) > 1:
-                points += [Summary.Value(tag=f"{tag}/seed_{index}", simple_value=seed)
-                           for index, seed in enumerate(map(_mean, seeds)) if seed is not None]
+                for index, seed in enumerate(map(_mean, seeds)):
+                    if seed is not None:
+                        points.append(Summary.Value(tag=f"{tag}/seed_{index}", simple_value=seed))
         if points:
-            self._writer.write_event(Event(step=step, wall_time=time.time(), summary=Summary(value=points)))
+            summary = Summary(value=points)
+            self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
             if time.monotonic() - self._flushed > _FLUSH_SECONDS:
                 self._writer.flush()
                 self._flushed = time.monotonic()
 
 
 def _mean(value: Any) -> float | None:
-    """The mean of the finite numbers in a number or (nested) list; None when there are none."""
+    """Return the mean of the finite numbers in a number or (nested) list; None without any."""
     value = plain(value)
     if isinstance(value, list):
         found = [mean for mean in map(_mean, value) if mean is not None]
-        return float(np.mean(found)) if found else None
+        if not found:
+            return None
+        return float(np.mean(found))
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def _setting(value: Any) -> bool | float | str:
-    """A hyperparameter as HParams can show it."""
-    value = plain(value) if not isinstance(value, (list, tuple, dict)) else str(value)
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    """Return a hyperparameter as HParams can show it."""
+    if not isinstance(value, (list, tuple, dict)):
+        value = plain(value)
+        if isinstance(value, (bool, int, float, str)):
+            return value
+    return str(value)

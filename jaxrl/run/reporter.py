@@ -1,8 +1,10 @@
-"""What a run tells whoever watches it. The loop calls these methods and prints nothing itself."""
+"""The interface of everything that watches a run. The loop calls it and prints nothing itself."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,31 +12,34 @@ import numpy as np
 
 
 class Reporter(Protocol):
-    """`jaxrl.cli.screen.Screen` draws it, `Silent` does not."""
+    """A watcher of a run: `jaxrl.cli.screen.Screen` draws it, `Silent` ignores it."""
 
     def header(self, facts: Mapping[str, Any]) -> None:
-        """Once, before the first update: label -> text, at most six lines, drawn in the order given."""
+        """Show label -> text, at most six lines, once, before the first update."""
 
-    def progress(self, step: int, total: int, steps_per_second: float, returns: np.ndarray | None,
-                 elapsed: float) -> None:
-        """After every chunk. Steps are per seed, `steps_per_second` is over all seeds; `returns` has one mean training
-        return per seed (nan: none yet), None when no episode has ended."""
+    def progress(self, step: int, total: int, steps_per_second: float,
+                 returns: np.ndarray | None, elapsed: float) -> None:
+        """Show the progress after a chunk.
+
+        Steps are per seed, `steps_per_second` is over all seeds. `returns` [seeds] holds mean
+        training returns (nan: none yet), None if no episode has ended.
+        """
 
     def note(self, text: str) -> None:
-        """A line worth reading: a rounding, a warning, a checkpoint saved at a signal."""
+        """Show one line: a rounding, a warning, a checkpoint saved at a signal."""
 
     def result(self, summary: Mapping[str, Any], run_folder: Path) -> None:
-        """Once, at the end: the content of summary.json."""
+        """Show the content of summary.json, once, at the end."""
 
 
 class Silent:
-    """Says nothing: the Python API."""
+    """A reporter that shows nothing, for the Python API."""
 
     def header(self, facts: Mapping[str, Any]) -> None:
         pass
 
-    def progress(self, step: int, total: int, steps_per_second: float, returns: np.ndarray | None,
-                 elapsed: float) -> None:
+    def progress(self, step: int, total: int, steps_per_second: float,
+                 returns: np.ndarray | None, elapsed: float) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -42,3 +47,25 @@ class Silent:
 
     def result(self, summary: Mapping[str, Any], run_folder: Path) -> None:
         pass
+
+
+@contextlib.contextmanager
+def warnings_as_notes(reporter: Reporter) -> Iterator[None]:
+    """Send the warnings of jaxrl itself to the reporter, unless the reporter is silent."""
+    if isinstance(reporter, Silent):
+        yield
+        return
+    home = str(Path(__file__).parents[1])
+    show = warnings.showwarning
+
+    def note(message: Warning | str, category: type[Warning], filename: str, *rest: Any,
+             **more: Any) -> None:
+        if str(filename).startswith(home):
+            reporter.note(f"warning: {message}")
+        else:
+            show(message, category, filename, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module="jaxrl")
+        warnings.showwarning = note
+        yield

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM: the first asks the loop to stop at the end of its chunk, a second one stops at once.
+"""SIGINT and SIGTERM: the first one stops the loop after its chunk, a second one stops it at once.
 
-At once, but never in the middle of a save: that is quick, and what it saves is what the user wants to go on from.
+A second signal never interrupts a save. Saving is quick, and the user resumes from what it writes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from jaxrl.errors import Interrupted
 
 
 class Signals:
-    """with Signals(note) as signals: ... if signals.received: save and leave."""
+    """Handlers of SIGINT and SIGTERM: with Signals(note) as signals: ... signals.received ..."""
 
     def __init__(self, note: Callable[[str], None]):
         self.received: int | None = None
-        self._note, self._before, self._held = note, {}, False
+        self._note = note
+        self._before: dict[signal.Signals, Any] = {}
+        self._held = False
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():      # Python allows handlers nowhere else
-            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():      # the only one that may
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -32,8 +35,9 @@ class Signals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """While something is saved: a second signal is ignored."""
-        before, self._held = self._held, True
+        """Ignore a second signal while something is saved."""
+        before = self._held
+        self._held = True
         try:
             yield
         finally:
@@ -44,15 +48,18 @@ class Signals:
             if self._held:
                 return
             if _swallowed(frame):
-                threading.Timer(0.02, signal.raise_signal, [signum]).start()      # again, when that is over
+                threading.Timer(0.02, signal.raise_signal, [signum]).start()    # try again later
                 return
             raise Interrupted(signum)
         self.received = signum
-        with contextlib.suppress(RuntimeError):      # of a stream that was being written when the signal came
-            self._note(f"stopping: {signal.Signals(signum).name} received, finishing the running chunk "
-                       "(again = stop now)")
+        with contextlib.suppress(RuntimeError):      # the signal came while a stream was written
+            self._note(f"stopping: {signal.Signals(signum).name} received, finishing the current "
+                       "step; press Ctrl-C again to stop at once")
 
 
 def _swallowed(frame: Any) -> bool:
-    """Whether Python would print and forget an exception raised here: in JAX's callback of the garbage collector."""
+    """Return True if Python would print and forget an exception raised in this frame.
+
+    That is the case in JAX's callback of the garbage collector.
+    """
     return frame is not None and frame.f_code.co_name == "_xla_gc_callback"

@@ -1,4 +1,5 @@
-"""A learner that somebody else drives, Ray Tune say: trained from evaluation to evaluation, stored and restored."""
+"""A learner that another program drives, such as Ray Tune: trained from evaluation to evaluation,
+stored and restored."""
 
 from __future__ import annotations
 
@@ -9,40 +10,48 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl import backend
 from jaxrl import config as configs
 from jaxrl.config.overrides import Item
-from jaxrl.drivers.build import build
+from jaxrl.config.settings import RunConfig
 from jaxrl.evaluate import iqm
+from jaxrl.run.launch import Launch, prepare
 from jaxrl.run.learners import PERIODIC, TRAIN, make_members, member_keys, spread, stored_state
-from jaxrl.run.plan import plan, settle, updates
+from jaxrl.run.plan import updates
 from jaxrl.storage import checkpoint
 
 
 class Trial:
-    """`num_seeds` learners of one config. Not a run: nothing is written but what `save` is asked for."""
+    """`num_seeds` learners of one config. Only `save` writes anything: a trial is not a run."""
 
     def __init__(self, base: Mapping[str, Any], values: Mapping[str, Any]):
-        """base: a config as `jaxrl.config.to_plain` gives it; values: what this trial has in place of that, by the keys
-        of the command line. Raises UserError."""
-        self._base, self._built = dict(base), None
+        """Make the learners. Raises UserError.
+
+        base: a config as `jaxrl.config.to_plain` returns it. values: the settings of this trial
+        that replace those of `base`, by the keys of the command line.
+        """
+        self._base = dict(base)
+        self._static: tuple | None = None
+        self._launch: Launch | None = None
         self.reset(values)
 
     def reset(self, values: Mapping[str, Any]) -> None:
-        """Starts afresh with other values. What is compiled is kept where these are numbers that may change."""
-        items = [Item(key, value) for key, value in {**configs.flatten(self._base), **values}.items()]
-        config = configs.from_items(items)
-        backend.prepare(config.settings.device)
-        if self._built is None or self._built[0] != _static(config):
-            learner = build(config)
-            members = make_members(config, learner, episodes=config.settings.eval_episodes)
-            self._built = _static(config), learner, members
-        _, self.learner, self.members = self._built
-        self.config = settle(config, self.members.steps_per_update)
-        self._plan = plan(self.config, self.members.steps_per_update)
+        """Start afresh with other values. Compiled programs are kept if only numbers differ."""
+        settings = {**configs.flatten(self._base), **values}
+        config = configs.from_items([Item(key, value) for key, value in settings.items()])
+        self._population: Any = None             # frees its memory
+        if self._launch is not None and self._static == _static(config):
+            self._launch = prepare(config, learner=self._launch.learner)
+        else:
+            self._launch = prepare(config)
+            self._static = _static(config)
+            self.members = make_members(
+                self._launch.config, self._launch.learner, layout=self._launch.layout,
+                episodes=config.settings.eval_episodes)
+        self.config = self._launch.config
+        self._plan = self._launch.plan
         self._update = 0
-        self._population = self.members.init(self._keys(TRAIN), spread(self.config), updates(
-            self.config.settings.schedule_steps, self.members.steps_per_update))
+        schedule = updates(self.config.settings.schedule_steps, self.members.steps_per_update)
+        self._population = self.members.init(self._keys(TRAIN), spread(self.config), schedule)
 
     @property
     def step(self) -> int:
@@ -50,30 +59,40 @@ class Trial:
         return self._update * self.members.steps_per_update
 
     def train(self) -> dict[str, Any]:
-        """To the next evaluation. -> env_steps (per seed), episode_return (IQM over seeds of greedy returns),
-        train_return (mean of episodes since), done. A learner that diverged has NaN."""
-        end = min(self._update - self._update % self._plan.evaluate + self._plan.evaluate, self._plan.total)
+        """Train to the next evaluation and return its result.
+
+        Keys: env_steps (per seed), episode_return (IQM over seeds of greedy returns; NaN if a seed
+        diverged), train_return (mean over the episodes since the last evaluation), done.
+        """
+        every = self._plan.evaluate
+        end = min((self._update // every + 1) * every, self._plan.total)
         self._population, metrics = self.members.advance(self._population, end - self._update)
         self._update = end
         returns = self.members.evaluate(self._population, self._keys(PERIODIC, end)).mean(axis=1)
         alive = np.asarray(self.members.to_host(self._population, replay=False).alive).all()
-        return {"env_steps": self.step, "episode_return": float(iqm(returns)) if alive else float("nan"),
-                "train_return": float(np.mean(metrics["return_mean"])), "done": end >= self._plan.total}
+        return {"env_steps": self.step,
+                "episode_return": float(iqm(returns)) if alive else float("nan"),
+                "train_return": float(np.mean(metrics["return_mean"])),
+                "done": end >= self._plan.total}
 
     def save(self, folder: str | Path) -> None:
-        """The whole state, replay included, into an empty folder."""
+        """Write the whole state, replay included, into an empty folder."""
         arrays = checkpoint.flatten(self.members.to_host(self._population))
         checkpoint.save(folder, self.step, arrays, {"update": self._update})
 
     def load(self, folder: str | Path) -> None:
-        """A state that `save` wrote, of any trial of the same program. The hyperparameters stay this trial's own."""
+        """Read a state that `save` wrote, of any trial of the same program.
+
+        The hyperparameters stay those of this trial.
+        """
         arrays, meta = checkpoint.load(folder)
         state = stored_state(self.config, self.members, arrays)
-        own = jax.tree.map(np.asarray, spread(self.config))
-        self._population, self._update = self.members.from_host(state._replace(hyper=own)), meta["update"]
+        hyper = jax.tree.map(np.asarray, spread(self.config))
+        self._population = self.members.from_host(state._replace(hyper=hyper))
+        self._update = meta["update"]
 
     def hyper(self) -> dict[str, float]:
-        """The hyperparameters that are in use, from the state."""
+        """Return the hyperparameters in use, from the state."""
         hyper = self.members.to_host(self._population, replay=False).hyper
         return {name: float(value[0]) for name, value in hyper._asdict().items()}
 
@@ -82,10 +101,10 @@ class Trial:
         return member_keys(s.seed, s.num_seeds, stream, step)
 
 
-def _static(config: Any) -> tuple:
-    """All of a config that compiled programs depend on."""
+def _static(config: RunConfig) -> tuple:
+    """Return everything of a config that compiled programs depend on."""
     numbers = spread(config)._fields
     agent = {name: value for name, value in vars(config.agent).items() if name not in numbers}
-    settings = [getattr(config.settings, name) for name in (
-        "num_seeds", "eval_episodes", "device", "num_devices", "block_size")]
+    names = ("num_seeds", "eval_episodes", "device", "num_devices", "block_size")
+    settings = [getattr(config.settings, name) for name in names]
     return repr(agent), config.algo, repr(config.env), *settings

@@ -1,1 +1,1 @@
-"""The folder of a run and what lies in it. Needs no JAX."""
+"""The folder of a run and its files. Needs no JAX."""

@@ -30,33 +30,40 @@ from jaxrl.storage.checkpoint import storage_error
 from jaxrl.storage.files import shown, sync_directory, write_all, write_atomic
 from jaxrl.storage.metrics import plain
 
-__all__ = ["SUMMARY_KEYS", "Lock", "create", "is_pbt", "open_run", "read_summary", "safe_name", "write_atomic",
-           "write_environment", "write_summary"]
+__all__ = ["SUMMARY_KEYS", "Lock", "create", "is_pbt", "open_run", "read_summary", "safe_name",
+           "write_atomic", "write_environment", "write_summary"]
 
-CONFIG, LOCK, SUMMARY, ENVIRONMENT = "config.yaml", ".lock", "summary.json", "environment.json"
+CONFIG = "config.yaml"
+LOCK = ".lock"
+SUMMARY = "summary.json"
+ENVIRONMENT = "environment.json"
 PBT = "pbt.yaml"                 # of runs of population-based training
-SUMMARY_KEYS = ("status", "algo", "env", "num_seeds", "total_steps", "env_steps_all", "seconds", "compile_seconds",
-                "steps_per_second", "eval_returns", "eval_iqm", "eval_ci95", "train_returns", "best_step", "error")
+SUMMARY_KEYS = ("status", "algo", "env", "num_seeds", "total_steps", "env_steps_all", "seconds",
+                "compile_seconds", "steps_per_second", "eval_returns", "eval_iqm", "eval_ci95",
+                "train_returns", "best_step", "error")
 STATUSES = ("completed", "interrupted", "diverged", "failed")
-PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnax", "safetensors", "hydra-core",
-            "omegaconf", "ray", "tensorboardX", "gymnasium")
+PACKAGES = ("jaxrl", "jax", "jaxlib", "flax", "optax", "chex", "numpy", "gymnax", "safetensors",
+            "hydra-core", "omegaconf", "ray", "tensorboardX", "gymnasium")
 
 
 # --- names and places
 
 
 def safe_name(name: str) -> str:
-    """An environment's or algorithm's name as part of a file name: lower case, and '-' for what is no letter or digit.
+    """Return the name of an environment or algorithm as a part of a file name.
 
-    The result is never empty, never hidden and never leaves its folder.
+    It is in lower case, with '-' for other characters than letters, digits, '.', '_' and '-'. It is
+    never empty, never hidden and never leaves its folder.
     """
     return re.sub(r"[^a-z0-9._-]", "-", str(name).lower()).lstrip(".-")[:80] or "x"
 
 
-def create(env: str, algo: str, out: Path | str | None = None, root: Path | str = "runs") -> tuple[Path, Lock]:
-    """A new run folder and the lock on it: `<root>/<env>-<algo>-<UTC time>-<4 letters>`, or `out`.
+def create(env: str, algo: str, out: Path | str | None = None,
+           root: Path | str = "runs") -> tuple[Path, Lock]:
+    """Make a run folder and return it with its lock.
 
-    `out` must be new or empty. Any number of processes may call this in the same second. Raises UserError.
+    The folder is `<root>/<env>-<algo>-<UTC time>-<4 letters>`, or `out`. Any number of processes
+    may call this in the same second. Raises UserError unless `out` is new or empty.
     """
     if out is not None:
         return _claim(Path(out))
@@ -72,13 +79,16 @@ def create(env: str, algo: str, out: Path | str | None = None, root: Path | str 
         lock = Lock(run)
         sync_directory(Path(root))
     except OSError as error:
-        problem = f"cannot create a run in {shown(root)} ({error.strerror})."
-        raise UserError(problem, "Choose another place: out=DIR") from None
+        raise UserError(f"cannot create a run in {shown(root)} ({error.strerror}).",
+                        "Choose another place: out=DIR") from None
     return run, lock
 
 
 def _claim(run: Path) -> tuple[Path, Lock]:
-    """`out` as a run folder. A lock file alone counts as empty: its owner died before it wrote anything."""
+    """Return the run folder `out` and its lock.
+
+    A folder with nothing but a lock file counts as empty: its owner died before it wrote anything.
+    """
     try:
         run.mkdir(parents=True, exist_ok=True)
         if set(os.listdir(run)) <= {LOCK}:
@@ -88,34 +98,39 @@ def _claim(run: Path) -> tuple[Path, Lock]:
                 return run, lock
             lock.release()         # its owner finished in between
         elif (run / LOCK).exists():
-            Lock(run).release()    # says who writes there, if somebody does
+            Lock(run).release()    # raises the error that names the writer, if there is one
     except OSError as error:
-        raise UserError(f"out={shown(run)} cannot be used ({error.strerror}).", "Choose another out=") from None
-    raise UserError(f"out={shown(run)} is not empty.", f"Use another out=, or go on there: jaxrl resume {_quoted(run)}"
-                    if (run / CONFIG).exists() else "Use another out=, or empty it.")
+        raise UserError(f"out={shown(run)} cannot be used ({error.strerror}).",
+                        "Choose another out=") from None
+    hint = "Use another out=, or empty it."
+    if (run / CONFIG).exists():
+        hint = f"Use another out=, or continue there: jaxrl resume {_quoted(run)}"
+    raise UserError(f"out={shown(run)} is not empty.", hint)
 
 
 def open_run(path: Path | str) -> Path:
-    """The folder of a stored run, by any path to it. Raises UserError with the runs that are near."""
+    """Return the folder of a stored run. Raises UserError with the runs nearby if it is none."""
     run = Path(path)
     with contextlib.suppress(OSError):
         if (run / CONFIG).is_file():
             return run
     near = _runs(run) or _runs(run.parent) or _runs(Path("runs"))
-    close = difflib.get_close_matches(run.name.lower(), [found.name.lower() for found in near], n=3)
+    names = [found.name.lower() for found in near]
+    close = difflib.get_close_matches(run.name.lower(), names, n=3)
     near.sort(key=lambda found: found.name.lower() not in close)
-    listed = ", ".join(shown(found) for found in near[:5])
-    raise UserError(f"{shown(run)} is not a run (no {CONFIG}).",
-                    f"Runs here: {listed}" if near else "There are no runs here: jaxrl train makes one.")
+    hint = "There are no runs here: jaxrl train makes one."
+    if near:
+        hint = f"Runs here: {', '.join(shown(found) for found in near[:5])}"
+    raise UserError(f"{shown(run)} is not a run (no {CONFIG}).", hint)
 
 
 def is_pbt(path: str | Path) -> bool:
-    """Whether a run is one of population-based training."""
+    """Return True if a run is one of population-based training."""
     return (Path(path) / PBT).is_file()
 
 
 def _runs(folder: Path) -> list[Path]:
-    """Runs directly inside a folder, the newest first."""
+    """Return the runs directly inside a folder, the newest first."""
     try:
         found = [entry for entry in folder.iterdir() if (entry / CONFIG).is_file()]
         return sorted(found, key=lambda run: (run / CONFIG).stat().st_mtime, reverse=True)
@@ -134,7 +149,7 @@ _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """After a fork the lock stays the parent's alone, and is free when that one dies."""
+    """Close the locks in a forked child, so that they are free when the parent dies."""
     for lock in list(_held):
         lock.close()
 
@@ -143,12 +158,14 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Lock:
-    """The right to write a run, held while this process lives (flock): free after kill -9. Raises UserError if held.
+    """The right to write a run, held by flock while this process lives and free after kill -9.
 
-    The file says who holds it: pid, host, time. It stays when released; the flock counts, not the file.
+    The file names the owner: pid, host, time. It stays when the lock is released; only the flock
+    counts.
     """
 
     def __init__(self, run: Path | str):
+        """Take the lock. Raises UserError if another process holds it."""
         self.run = Path(run)
         self._fd = os.open(self.run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -161,16 +178,17 @@ class Lock:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
                 self.close()
                 raise
-            warnings.warn(f"{shown(self.run)} lies on a file system without locks: let one process write it",
-                          stacklevel=2)
+            warnings.warn(f"{shown(self.run)} is on a file system without locks: make sure that "
+                          "only one process writes it", stacklevel=2)
         _held.add(self)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with contextlib.suppress(OSError):       # a full disk must not stop a run from saying so later
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with contextlib.suppress(OSError):       # the run itself reports a full disk later
             os.ftruncate(self._fd, 0)
-            write_all(self._fd, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode())
+            write_all(self._fd, json.dumps(owner).encode())
 
     def _holder(self) -> str:
-        """Who holds it; the text may lag a moment behind the lock."""
+        """Return the name of the owner; the text of the file may lag a moment behind the lock."""
         for _ in range(20):
             try:
                 text = json.loads(os.pread(self._fd, 1024, 0))
@@ -183,11 +201,11 @@ class Lock:
         return "another process"
 
     def release(self) -> None:
-        """Frees the run for others."""
+        """Free the run for other processes."""
         self.close()
 
     def close(self) -> None:
-        """Frees the run for others; harmless when done twice."""
+        """Free the run for other processes. Closing twice is harmless."""
         _held.discard(self)
         if self._fd >= 0:
             os.close(self._fd)
@@ -203,30 +221,42 @@ class Lock:
 # --- environment.json and summary.json
 
 
-def write_environment(run: Path | str, command: Sequence[str] | None = None, device: Any = None) -> dict[str, Any]:
-    """Records how this process came to write the run. The first launch stays on top, later ones are in "resumed".
+def write_environment(run: Path | str, command: Sequence[str] | None = None,
+                      device: Any = None) -> dict[str, Any]:
+    """Record in environment.json how this process writes the run, and return the content.
 
-    command: the words typed, sys.argv by default. device: whatever describes it, JSON data.
+    The first launch stays on top, later ones are in "resumed". command: the words of the command
+    line, by default sys.argv. device: a description as JSON data.
     """
     run = Path(run)
     words = list(sys.argv if command is None else command)
+    if words:
+        words[0] = Path(words[0]).name
     launch = {
-        "command": shlex.join([Path(words[0]).name, *words[1:]]) if words else "",
+        "command": shlex.join(words),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": plain(device),
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": _cpus(),
         "git": _git(),
     }
+    content = launch
     first = _read_json(run / ENVIRONMENT)
-    content = launch if first is None else {**first, "resumed": [*first.get("resumed", []), launch]}
+    if first is not None:
+        content = {**first, "resumed": [*first.get("resumed", []), launch]}
     _write_json(run, ENVIRONMENT, content)
     return content
 
 
+def _cpus() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def _versions() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
@@ -234,31 +264,43 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """The commit of the working directory, and whether tracked files were changed since; None outside a repository."""
+    """Return the commit of the working directory, and "changed", True if tracked files differ.
+
+    None outside a repository.
+    """
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=True,
-                              env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}).stdout.strip()
+        env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5,
+                              check=True, env=env)
+        return done.stdout.strip()
+
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "-uno"))}
+        return {"commit": ask("rev-parse", "HEAD"),
+                "changed": bool(ask("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def write_summary(run: Path | str, summary: Mapping[str, Any]) -> None:
-    """Replaces summary.json atomically. The keys are exactly SUMMARY_KEYS; NaN becomes null."""
+    """Replace summary.json atomically. NaN becomes null.
+
+    Raises ValueError unless the keys are exactly SUMMARY_KEYS and the status is known.
+    """
     wrong = set(summary) ^ set(SUMMARY_KEYS)
-    if wrong or summary["status"] not in STATUSES:
-        raise ValueError(f"summary keys differ: {sorted(wrong)}" if wrong else f"unknown status {summary['status']!r}")
+    if wrong:
+        raise ValueError(f"summary keys differ: {sorted(wrong)}")
+    if summary["status"] not in STATUSES:
+        raise ValueError(f"unknown status {summary['status']!r}")
     _write_json(Path(run), SUMMARY, {key: summary[key] for key in SUMMARY_KEYS})
 
 
 def read_summary(run: Path | str) -> dict[str, Any] | None:
-    """summary.json, or None when the run never ended."""
+    """Return summary.json; None if the run has not ended."""
     return _read_json(Path(run) / SUMMARY)
 
 
 def read_environment(run: Path | str) -> dict[str, Any] | None:
-    """environment.json, or None where there is none."""
+    """Return environment.json; None if there is none."""
     return _read_json(Path(run) / ENVIRONMENT)
 
 

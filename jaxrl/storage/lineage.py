@@ -1,35 +1,40 @@
-"""What population-based training found: the rows of lineage.jsonl, and the schedule of the fittest line of members."""
+"""The results of population-based training: lineage.jsonl, and the schedule of the fittest line."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxrl.errors import UserError
 from jaxrl.storage.folder import CONFIG
-from jaxrl.storage.metrics import EVALS
+from jaxrl.storage.metrics import EVALS, read
 
 LINEAGE = "lineage.jsonl"
 
 
 class Lineage(NamedTuple):
-    """Rows of lineage.jsonl: for round 0, the start, and every round that followed."""
+    """The rows of lineage.jsonl, one per round. Round 0 is the start.
+
+    steps: environment steps per member before the round
+    fitness: of each member before the round; None at the start
+    source: for each member, the member that it copies, or itself
+    values: hyperparameter -> round -> value of each member after the round
+    """
 
     steps: list[int]
-    fitness: list[list[float | None] | None]      # of each member, before the round
-    source: list[list[int]]                       # whom each member goes on from, itself if nobody else
-    values: dict[str, list[list[float]]]          # name -> round -> of each member from there on
+    fitness: list[list[float | None] | None]
+    source: list[list[int]]
+    values: dict[str, list[list[float]]]
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         return len(self.source[0])
 
     def line(self, member: int) -> list[int]:
-        """After each round, the member that `member` at the end goes back to."""
+        """Return, for each round, the member after it from which `member` at the end descends."""
         found = []
         for source in reversed(self.source):
             found.append(member)
@@ -38,63 +43,76 @@ class Lineage(NamedTuple):
 
 
 def read_lineage(run: Path | str) -> Lineage | None:
-    """Of a run of population-based training; None of another."""
-    rows = _rows(Path(run) / LINEAGE)
+    """Return the lineage of a run; None if it is no run of population-based training.
+
+    Raises UserError if the file is damaged.
+    """
+    rows = read(run, LINEAGE, strict=True)
     if not rows:
         return None
     try:
         names = [name for name in rows[0] if name not in ("step", "fitness", "source")]
-        return Lineage(*([row[key] for row in rows] for key in ("step", "fitness", "source")),
-                       {name: [row[name] for row in rows] for name in names})
+        return Lineage(
+            steps=[row["step"] for row in rows],
+            fitness=[row["fitness"] for row in rows],
+            source=[row["source"] for row in rows],
+            values={name: [row[name] for row in rows] for name in names})
     except (KeyError, TypeError) as error:
         raise UserError(f"{Path(run) / LINEAGE} is damaged ({error}).") from None
 
 
 def final_fitness(run: Path | str, lineage: Lineage) -> tuple[int, list[float | None]]:
-    """(step, fitness of each member) of the last evaluation, or of the last round where there is none after it."""
-    step, fitness = lineage.steps[-1], lineage.fitness[-1] or [None] * lineage.members
+    """Return (step, fitness of each member) at the last evaluation or round, whichever is later.
+
+    Raises UserError if evals.jsonl is damaged.
+    """
+    step = lineage.steps[-1]
+    fitness = lineage.fitness[-1] or [None] * lineage.members
     try:
-        for row in _rows(Path(run) / EVALS)[-1:]:
+        for row in read(run, EVALS, strict=True)[-1:]:
             if row["step"] >= step:
-                return row["step"], [None if None in played else sum(played) / len(played) for played in row["returns"]]
+                return row["step"], [_mean(returns) for returns in row["returns"]]
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{Path(run) / EVALS} is damaged ({error}).") from None
     return step, fitness
 
 
+def _mean(returns: list[float | None]) -> float | None:
+    known = [x for x in returns if x is not None]
+    if len(known) < len(returns):
+        return None
+    return sum(known) / len(known)
+
+
 def fittest(fitness: Sequence[float | None]) -> int:
-    """The member of the highest fitness; the first of several."""
-    return max(range(len(fitness)), key=lambda i: -math.inf if fitness[i] is None else fitness[i])
+    """Return the member of the highest fitness, the first of equals."""
+    known = [-math.inf if x is None else x for x in fitness]
+    return known.index(max(known))
 
 
 def config_file(run: str) -> Path:
-    """Where the config of a run lies."""
+    """Return the path of the config of a run."""
     return Path(run) / CONFIG
 
 
 def discovered(run: str) -> dict[str, list]:
-    """The schedule that the fittest member of a run went through, itself and those it came from, as a config holds it:
-    steps at which nothing changed are left out. Raises UserError if there is none."""
+    """Return the schedule of the fittest member of a run and of those from which it descends.
+
+    It is in the form of a config: steps, and a list of values for each hyperparameter. Steps at
+    which nothing changed are left out. Raises UserError if there is no schedule.
+    """
     lineage = read_lineage(run)
     if lineage is None:
         raise UserError(f"schedule={run} is no run of population-based training (no {LINEAGE}).",
-                        "jaxrl pbt makes one; jaxrl train init_from=RUN starts from the parameters of another")
+                        "jaxrl pbt makes one; jaxrl train init_from=RUN starts from the parameters "
+                        "of another run")
     if len(lineage.steps) < 2:
         raise UserError(f"schedule={run} has no round yet: nothing changed there.",
-                        f"Go on with it: jaxrl resume {run}")
-    line = lineage.line(fittest(final_fitness(run, lineage)[1]))
-    rows = [{name: values[i][held] for name, values in lineage.values.items()} for i, held in enumerate(line)]
+                        f"Continue it: jaxrl resume {run}")
+    _, fitness = final_fitness(run, lineage)
+    rows = []
+    for i, member in enumerate(lineage.line(fittest(fitness))):
+        rows.append({name: values[i][member] for name, values in lineage.values.items()})
     kept = [i for i in range(len(rows)) if i == 0 or rows[i] != rows[i - 1]]
     return {"steps": [lineage.steps[i] for i in kept],
             **{name: [rows[i][name] for i in kept] for name in lineage.values}}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of JSON lines; a torn last one is not there yet."""
-    try:
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines()]
-    except OSError:
-        return []
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}).") from None

@@ -1,7 +1,7 @@
-"""metrics.jsonl and evals.jsonl: one JSON object a line, appended whole, valid to the last line whatever happens.
+"""metrics.jsonl and evals.jsonl: one JSON object per line, valid to the last line at any time.
 
-A checkpoint holds the number of rows that were written before it; resume cuts the file there, so that no row is lost or
-doubled.
+A checkpoint holds the number of rows that were written before it. Resume cuts the file there, so
+that no row is lost or doubled.
 """
 
 from __future__ import annotations
@@ -18,24 +18,29 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.errors import UserError
 from jaxrl.storage.checkpoint import storage_error
 from jaxrl.storage.files import shown, sync_directory, write_all
 
-METRICS, EVALS = "metrics.jsonl", "evals.jsonl"
+METRICS = "metrics.jsonl"
+EVALS = "evals.jsonl"
 
 
 class Rows:
-    """An append-only JSONL file of a run. Opening it cuts a last line that a crash tore.
+    """An append-only JSONL file of a run.
 
-    rows = Rows(run, METRICS); rows.append({...}); rows.sync() before a checkpoint that holds rows.rows
+    rows = Rows(run, METRICS); rows.append({...}); rows.sync() before a checkpoint with rows.rows
     """
 
     def __init__(self, run: Path | str, name: str):
-        self._run, self.path = Path(run), Path(run) / name
+        """Open the file and cut a last line that a crash tore."""
+        self._run = Path(run)
+        self.path = self._run / name
         self.rows = 0
         try:
             new = not self.path.exists()
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o666)
             if new:
                 sync_directory(self.path.parent)
             if self._is_file():
@@ -45,7 +50,7 @@ class Rows:
             raise storage_error(error, self._run, self.path, 0) from error
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Writes one line at once. NaN and infinities become null. Raises RunError when the disk is full."""
+        """Write one line. NaN and infinities become null. Raises RunError if the disk is full."""
         line = (json.dumps(plain(dict(row)), allow_nan=False) + "\n").encode()
         try:
             size = os.fstat(self._fd).st_size
@@ -53,14 +58,14 @@ class Rows:
                 write_all(self._fd, line)
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, size)       # what was written of it
+                    os.ftruncate(self._fd, size)       # the part that was written
                 raise
         except OSError as error:
             raise storage_error(error, self._run, self.path, len(line)) from error
         self.rows += 1
 
     def sync(self) -> None:
-        """Makes the rows durable: call it before a checkpoint that counts them."""
+        """Make the rows durable. Call this before a checkpoint that counts them."""
         try:
             if self._is_file():
                 os.fsync(self._fd)
@@ -68,13 +73,13 @@ class Rows:
             raise storage_error(error, self._run, self.path, 0) from error
 
     def truncate_to(self, rows: int) -> None:
-        """Keeps the first `rows` lines. Warns when there are fewer, which only a hand can bring about."""
+        """Keep the first `rows` lines. Warn if there are fewer, because somebody removed them."""
         if not self._is_file():
             return
         found, end = _scan(self._fd, rows)
         if found < rows:
-            warnings.warn(f"{shown(self.path)} has {found} rows, the checkpoint was written after {rows}: "
-                          f"{rows - found} are lost", stacklevel=2)
+            warnings.warn(f"{shown(self.path)} has {found} rows, the checkpoint was written after "
+                          f"{rows}: {rows - found} are lost", stacklevel=2)
         try:
             os.ftruncate(self._fd, end)
         except OSError as error:
@@ -83,13 +88,13 @@ class Rows:
         self.sync()
 
     def close(self) -> None:
-        """Ends writing; harmless when done twice."""
+        """Close the file. Closing twice is harmless."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _is_file(self) -> bool:
-        """False for /dev/null and the like, which have no rows to count."""
+        """Return False for devices such as /dev/null, which have no rows to count."""
         return stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     def __enter__(self) -> Rows:
@@ -99,20 +104,30 @@ class Rows:
         self.close()
 
 
-def read(run: Path | str, name: str = METRICS) -> list[dict[str, Any]]:
-    """All whole rows of a file; [] when there is none. A torn or foreign line ends the reading."""
+def read(run: Path | str, name: str = METRICS, *, strict: bool = False) -> list[dict[str, Any]]:
+    """Return all whole rows of a file; [] if there is no file.
+
+    Reading ends at a torn or foreign line. strict: raise UserError for a foreign line.
+    """
+    path = Path(run) / name
     found: list[dict[str, Any]] = []
-    with contextlib.suppress(FileNotFoundError), open(Path(run) / name, "rb") as file:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path, "rb") as file:
         for line in file:
             row = _parse(line)
             if row is None:
+                if strict and line.endswith(b"\n"):
+                    number = len(found) + 1
+                    raise UserError(f"{shown(path)} is damaged (line {number} is not a row).")
                 break
             found.append(row)
     return found
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON data: arrays to lists, NumPy and JAX scalars to numbers, what is not finite to None."""
+    """Return a value as JSON data.
+
+    Arrays become lists, NumPy and JAX scalars numbers, and numbers that are not finite None.
+    """
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -123,13 +138,16 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if hasattr(value, "__array__"):
         array = np.asarray(value)
-        return plain((array if array.dtype.kind in "biuf" else array.astype(np.float32)).tolist())
+        if array.dtype.kind not in "biuf":
+            array = array.astype(np.float32)
+        return plain(array.tolist())
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in a row")
+    raise TypeError(f"{type(value).__name__} cannot be part of a row")
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the row of a whole line; None for other lines."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -140,12 +158,14 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _scan(fd: int, most: int | None) -> tuple[int, int]:
-    """(whole rows, byte where they end), of the first `most` rows or all."""
-    rows = end = 0
+    """Return (whole rows, byte at which they end) of the first `most` rows or all."""
+    rows = 0
+    end = 0
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
         for line in file:
             if rows == most or _parse(line) is None:
                 break
-            rows, end = rows + 1, end + len(line)
+            rows += 1
+            end += len(line)
     return rows, end

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from jaxrl.errors import Problem, UserError
 
-_LISTED = 3      # problems spelled out before "and 12 more"
+_LISTED = 3      # problems that are listed before "and 12 more"
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Every leaf of a pytree by name, on the host: NamedTuple fields, dict keys and tuple indices make the path.
+    """Return every leaf of a pytree by name, on the host.
 
-    Typed PRNG keys become their key data. None and () hold no leaves and leave no trace.
+    NamedTuple fields, dict keys and tuple indices make up the path. Typed PRNG keys become their
+    key data. None and () hold no leaves and leave no trace.
     """
     import jax
 
     leaves = _named_leaves(tree)
-    data = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in leaves.items()}
-    return {name: np.asarray(leaf) for name, leaf in jax.device_get(data).items()}
+    for name, leaf in leaves.items():
+        if _is_key(leaf):
+            leaves[name] = jax.random.key_data(leaf)
+    return {name: np.asarray(leaf) for name, leaf in jax.device_get(leaves).items()}
 
 
 def unflatten(template: Any, arrays: dict[str, np.ndarray], prefix: str = "") -> Any:
-    """The tree shaped like `template` with the leaves found in `arrays`; the inverse of `flatten`.
+    """Return a tree like `template` with the leaves in `arrays`: the inverse of `flatten`.
 
-    Template leaves may be arrays or jax.ShapeDtypeStruct (jax.eval_shape of an init): they give shape, dtype, PRNG
-    implementation and, when spread over devices, sharding. `prefix` restores a subtree: "agent" reads agent/... alone.
-    Raises UserError naming the first arrays that are missing, unknown, or of another shape or dtype.
+    Template leaves may be arrays or jax.ShapeDtypeStruct (jax.eval_shape of an init). They give
+    shape, dtype, PRNG implementation and, if spread over devices, sharding. prefix: restore a
+    subtree; "agent" reads agent/... alone. Raises UserError naming the first arrays that are
+    missing, unknown, or of another shape or dtype.
     """
     import jax
 
     start = f"{prefix}/" if prefix else ""
     found = {name[len(start):]: array for name, array in arrays.items() if name.startswith(start)}
     leaves = _named_leaves(template)
-    problems = [text for name, leaf in leaves.items() if (text := _misfit(name, leaf, found))]
-    problems += [f"{name} is in the checkpoint, not in the config" for name in found if name not in leaves]
+    misfits = [_misfit(name, leaf, found) for name, leaf in leaves.items()]
+    problems = [text for text in misfits if text]
+    for name in found:
+        if name not in leaves:
+            problems.append(f"{name} is in the checkpoint, not in the config")
     if problems:
         lines = [Problem(f"checkpoint does not fit: {text}") for text in problems[:_LISTED]]
         if len(problems) > _LISTED:
-            lines.append(Problem(f"checkpoint does not fit: and {len(problems) - _LISTED} more"))
+            more = len(problems) - _LISTED
+            lines.append(Problem(f"checkpoint does not fit: and {more} more"))
         raise UserError(lines)
     restored = [_restore(leaf, found[name]) for name, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(template), restored)
@@ -57,7 +66,7 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def _part(entry: Any) -> str:
-    """One step of a path: GetAttrKey, DictKey and FlattenedIndexKey, SequenceKey."""
+    """Return one step of a path: a GetAttrKey, DictKey, FlattenedIndexKey or SequenceKey."""
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
             return str(getattr(entry, attribute))
@@ -71,7 +80,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _shape_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of what `flatten` makes of a leaf."""
+    """Return shape and dtype of the array that `flatten` makes of a leaf."""
     import jax
 
     if _is_key(leaf):
@@ -82,6 +91,7 @@ def _shape_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _misfit(name: str, leaf: Any, found: dict[str, np.ndarray]) -> str | None:
+    """Return why the stored array of a leaf cannot be used; None if it can."""
     shape, dtype = _shape_dtype(leaf)
     if name not in found:
         return f"{name} is missing, the config says {shape}"
@@ -94,7 +104,7 @@ def _misfit(name: str, leaf: Any, found: dict[str, np.ndarray]) -> str | None:
 
 
 def _restore(leaf: Any, array: np.ndarray) -> Any:
-    """An array as the kind of leaf it was: typed key, jax array, NumPy array or Python number."""
+    """Return an array as the kind of `leaf`: typed key, jax array, NumPy array or Python number."""
     import jax
 
     if _is_key(leaf):
@@ -110,12 +120,13 @@ def _restore(leaf: Any, array: np.ndarray) -> Any:
 
 
 def _implementation(leaf: Any) -> Any:
-    """The PRNG implementation of a key, or of a ShapeDtypeStruct of one."""
+    """Return the PRNG implementation of a key, or of a ShapeDtypeStruct of a key."""
     import jax
 
     if isinstance(leaf, jax.Array):
         return jax.random.key_impl(leaf)
     for name in ("threefry2x32", "rbg", "unsafe_rbg"):
-        if jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype == leaf.dtype:
+        key = jax.eval_shape(functools.partial(jax.random.key, 0, impl=name))
+        if key.dtype == leaf.dtype:
             return name
     raise TypeError(f"unknown PRNG implementation {leaf.dtype}")

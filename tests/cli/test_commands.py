@@ -55,7 +55,7 @@ def test_resume(run, capsys):
     assert main(["resume", str(run)]) == 2
     assert "is complete" in capsys.readouterr().err
     assert main(["resume", str(run), "seed=3", "algo.gamma=0.5"]) == 2
-    assert "seed=3 cannot change when a run goes on" in capsys.readouterr().err
+    assert "seed=3 cannot change on resume" in capsys.readouterr().err
     assert main(["resume", str(run), "totl_steps=3", "step=x"]) == 2
     err = capsys.readouterr().err
     assert "Did you mean: total_steps" in err and 'step="x" is not a whole number' in err

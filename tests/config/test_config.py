@@ -182,11 +182,11 @@ def test_a_preset_may_ask_for_wrappers(preset):
 
 @pytest.mark.parametrize("words, text", [
     (("env.wrappers.frame_stak=4",), 'unknown key "env.wrappers.frame_stak" for cartpole. Did you mean: '
-     "env.wrappers.frame_stack (default 1, observations seen at once, the newest last along the last axis)?"),
+     "env.wrappers.frame_stack (default 1, number of observations stacked along the last axis, the newest last)?"),
     (("env.wrappers.zzzz=4",), 'unknown key "env.wrappers.zzzz" for cartpole. There are: rescale_action, '
      "sticky_actions, action_repeat, scale_reward, clip_reward, one_hot, flatten, frame_stack   (jaxrl list wrappers)"),
     (("frame_stack=4",), 'unknown key "frame_stack". Did you mean: '
-     "env.wrappers.frame_stack (default 1, observations seen at once, the newest last along the last axis)?"),
+     "env.wrappers.frame_stack (default 1, number of observations stacked along the last axis, the newest last)?"),
     (("env.wrappers=4",), "env.wrappers holds settings, it is none itself. They are written env.wrappers.NAME=value   "
                           "(jaxrl list cartpole)"),
     (("env.wrappers.frame_stack=1.5",), "env.wrappers.frame_stack=1.5 is not a whole number"),

@@ -214,7 +214,8 @@ def test_a_run_finishes_its_round_after_one_signal():
             send(child, signum)
         for child, signum in zip(drivers, signals):
             out, err = child.communicate(timeout=40)
-            assert f"stopping: {signum.name} received, finishing the running chunk (again = stop now)\n" in out
+            assert (f"stopping: {signum.name} received, finishing the current step; "
+                    "press Ctrl-C again to stop at once\n") in out
             assert out.endswith(f"item\nreceived {int(signum)} 20\n9\n")
             assert child.returncode == 0 and not err
     finally:
@@ -272,7 +273,7 @@ def test_a_users_cluster(head):
     """Joined with its token; refused with another; left running, so that it can say what it lacks."""
     mine = {"RAY_AUTH_TOKEN": "a" * 64}
     assert join(head, 2, **mine) == "(4, 16) 2"
-    assert "does not take this user's token. Copy ~/.ray/auth_token" in join(head, 1, RAY_AUTH_TOKEN="b" * 64)
+    assert "does not accept this user's token. Copy ~/.ray/auth_token" in join(head, 1, RAY_AUTH_TOKEN="b" * 64)
     assert join(head, 3, **mine).startswith("workers=3 with 1 CPU each need 3 CPUs; the Ray cluster at ")
 
 

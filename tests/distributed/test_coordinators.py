@@ -13,9 +13,9 @@ import pytest
 
 import jaxrl
 from jaxrl.errors import UserError
-from jaxrl.report import sweep as sweep_report
 from jaxrl.run import sweep as sweeps
 from jaxrl.storage import checkpoint, metrics
+from jaxrl.storage import sweep as sweep_files
 from tests.distributed.processes import agent, family, gone, workers
 from tests.helpers import ended, process, rows, wait_for
 
@@ -44,7 +44,7 @@ def outcome(path: Path) -> Outcome:
     names = (metrics.METRICS, metrics.EVALS, "lineage.jsonl")
     files = {f"{run.name if run != path else ''}/{name}": rows(run, name) for run in runs for name in names}
     if len(runs) > 1:
-        files["trials"] = [{k: x for k, x in row.items() if k != "seconds"} for row in sweep_report.read_table(path)]
+        files["trials"] = [{k: x for k, x in row.items() if k != "seconds"} for row in sweep_files.read_table(path)]
     return Outcome(files, {run.name if run != path else "": checkpoint.load(run)[0] for run in runs})
 
 

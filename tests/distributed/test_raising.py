@@ -12,8 +12,8 @@ import pytest
 
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.population.members import spared
-from jaxrl.report import sweep as sweep_report
 from jaxrl.storage import checkpoint, folder, metrics
+from jaxrl.storage import sweep as sweep_files
 from tests.helpers import ended, process, rows
 
 SMALL = ["algo=ppo", "env=fragile", "preset=none", "eval_episodes=2", "num_devices=1", "algo.num_envs=2",
@@ -56,7 +56,7 @@ def test_the_members_are_named_and_replaced(alone):
     run, err = alone
     warnings = [line for line in err.splitlines() if line.startswith("warning:")]
     assert warnings and all("ValueError: no such joint. Lost, with what was learned: member " in w for w in warnings)
-    assert all("(learning_rate=" in w and w.endswith("; the others go on") for w in warnings)
+    assert all("(learning_rate=" in w and w.endswith("; the others continue") for w in warnings)
     lineage, history = metrics.read(run, "lineage.jsonl"), metrics.read(run)
     lost = [(row, i) for row in lineage[1:] for i, x in enumerate(row["fitness"]) if x is None]
     assert lost and all(row["source"][i] != i and row["fitness"][row["source"][i]] is not None for row, i in lost)
@@ -85,7 +85,7 @@ def test_trials_of_other_blocks_go_on(run_in, tmp_path):
                        "env.params.share=1.0", "env.params.at=300", "env.params.least=190", "env.time_limit=400",
                        f"out={tmp_path / 'sweep'}")
     assert code == 0, err
-    trials = sweep_report.read_table(tmp_path / "sweep")
+    trials = sweep_files.read_table(tmp_path / "sweep")
     assert [row["status"] for row in trials] == ["diverged", "diverged", "completed", "completed"]
     for row in trials:
         lost = row["status"] == "diverged"

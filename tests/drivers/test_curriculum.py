@@ -1,4 +1,4 @@
-"""Curricula and domain randomisation in training: which parameters environments have when, and after a resume."""
+"""Curricula and domain randomization: the parameters of environments in training and on resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from jaxrl.drivers.build import build
 from jaxrl.storage import checkpoint
 from tests.helpers import UPDATE, assert_same, tiny
 
-UPDATES, LIMIT = 8, 4
+UPDATES = 8
+LIMIT = 4
 
 
 class PaidParams(NamedTuple):
@@ -43,13 +44,15 @@ class Paid(Environment):
     time_limit = LIMIT
 
     def _see(self, params):
-        return jnp.stack([jnp.float32(params.level), jnp.float32(params.count), jnp.float32(params.gain)])
+        shown = [params.level, params.count, params.gain]
+        return jnp.stack([jnp.float32(x) for x in shown])
 
     def reset(self, key, params):
         return self._see(params), PaidState(jnp.float32(params.gain))
 
     def step(self, key, state, action, params):
-        return self._see(params), state, jnp.float32(params.level), jnp.bool_(False), jnp.bool_(False), {}
+        reward = jnp.float32(params.level)
+        return self._see(params), state, reward, jnp.bool_(False), jnp.bool_(False), {}
 
     def observation_space(self, params):
         return Box(-10.0 * params.level, 10.0 * params.level, (3,))
@@ -67,7 +70,8 @@ def paid(monkeypatch):
 def config(updates=UPDATES, /, **settings):
     env = EnvConfig("paid", LIMIT, {}, {}, randomize={"gain": (1.0, 2.0)},
                     curriculum={"level": (1.0, 3.0), "count": (2, 5)})
-    return dataclasses.replace(tiny(updates, log_every=2 * UPDATE, num_seeds=1, num_devices=1, **settings), env=env)
+    config = tiny(updates, log_every=2 * UPDATE, num_seeds=1, num_devices=1, **settings)
+    return dataclasses.replace(config, env=env)
 
 
 def test_a_straight_line():
@@ -78,7 +82,7 @@ def test_a_straight_line():
         found = now(params, jnp.float32(progress))
         assert found.count == count and found.count.dtype == jnp.int32 and found.gain == 9.0
         np.testing.assert_allclose(found.level, 0.1 - 0.8 * progress, rtol=1e-6)
-    assert now(params, jnp.float32(0)).level == np.float32(0.1)                   # the ends are exact
+    assert now(params, jnp.float32(0)).level == np.float32(0.1)           # the ends are exact
     assert now(params, jnp.float32(1)).level == np.float32(-0.7)
     assert curriculum.at_start(PaidParams(), lines) == PaidParams(0.1, 2)
     assert curriculum.at_end(PaidParams(), lines) == PaidParams(-0.7, 5)
@@ -86,7 +90,10 @@ def test_a_straight_line():
 
 
 def test_what_environments_see_at_each_progress():
-    """Of 4 updates, the first at progress 0, the third at 1/2; beyond the schedule, 1. Each start has its own gain."""
+    """The first of 4 updates is at progress 0, the third at 1/2; beyond the schedule it is 1.
+
+    Each start has its own gain.
+    """
     c = config()
     learner = build(c)
     assert learner.params == PaidParams(3.0, 5), "evaluations are at the end of it"
@@ -104,19 +111,25 @@ def test_what_environments_see_at_each_progress():
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared")
 def test_a_run_and_its_resume(tmp_path):
-    """Returns of training follow the line, those of evaluations are of its end; stopped half-way, nothing changes."""
+    """Returns of training follow the line, those of evaluations belong to its end.
+
+    A run that is stopped half-way and resumed does the same.
+    """
     whole = jaxrl.train(config(out=tmp_path / "whole"))
     line = 1.0 + 2.0 * np.arange(UPDATES) / UPDATES
     want = LIMIT * line.reshape(-1, 2).mean(axis=1)
     np.testing.assert_allclose([row["return_mean"][0] for row in whole.metrics()], want, rtol=1e-5)
     assert {x for row in whole.evals() for x in np.ravel(row["returns"])} == {3.0 * LIMIT}
-    assert (whole.evaluate(3) == 3.0 * LIMIT).all() and whole.config == config(out=None).with_settings(
-        **vars(whole.config.settings))
+    assert (whole.evaluate(3) == 3.0 * LIMIT).all()
+    settings = vars(whole.config.settings)
+    assert whole.config == config(out=None).with_settings(**settings)
 
     half = jaxrl.train(config(UPDATES // 2, out=tmp_path / "half", schedule_steps=UPDATES * UPDATE))
     arrays, _ = checkpoint.load(half.folder)
     assert arrays["env/params/level"].tolist() == [np.float32(line[UPDATES // 2 - 1])]
-    (gain,) = (x for name, x in arrays.items() if name.startswith("env/env/") and name.endswith("drawn/gain"))
-    assert gain.shape == (1, 4) and (gain >= 1.0).all() and (gain <= 2.0).all() and len(np.unique(gain)) == 4
+    [gain] = [x for name, x in arrays.items()
+              if name.startswith("env/env/") and name.endswith("drawn/gain")]
+    assert gain.shape == (1, 4) and len(np.unique(gain)) == 4
+    assert (gain >= 1.0).all() and (gain <= 2.0).all()
     jaxrl.resume(half.folder, total_steps=UPDATES * UPDATE)
     assert_same(half.folder, whole.folder)

@@ -1,4 +1,4 @@
-"""One learner on several devices: what it learns is what it learns on one. In a process of its own, with 8 devices."""
+"""One learner on eight devices, in a process of its own, learns what it learns on one."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from jaxrl.drivers.build import build
 from jaxrl.run import learners
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-host = lambda x: np.asarray(jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+is_key = lambda x: jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+host = lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x)
 seen = {}
 for devices in (1, 8):
     words = ["preset=none", "algo.network.hidden=[16]", f"num_devices={devices}", *sys.argv[2:]]
@@ -37,12 +38,16 @@ def gap(x, y):
 
 widest = lambda x, y: max(map(gap, jax.tree.leaves(x), jax.tree.leaves(y)))
 program = eight._programs["advance", eight.places[0]].result().as_text()
-loops = re.findall(r"(all-reduce|all-gather|all-to-all|collective-permute)\\(.*?op_name=\\"(.*?)\\"", program)
+kinds = "all-reduce|all-gather|all-to-all|collective-permute"
+loops = re.findall(rf"({kinds})\\(.*?op_name=\\"(.*?)\\"", program)
 print(json.dumps({
-    "shards": [one.shards, eight.shards], "agent": widest(alone.agent, shared.agent), "metrics": widest(a[0], b[0]),
-    "env": widest(alone.env.env, shared.env.env), "returns": widest(a[1], b[1]), "same": a[2] and b[2],
+    "shards": [one.shards, eight.shards],
+    "agent": widest(alone.agent, shared.agent), "metrics": widest(a[0], b[0]),
+    "env": widest(alone.env.env, shared.env.env), "returns": widest(a[1], b[1]),
+    "same": a[2] and b[2],
     "first": bool(np.all(alone.env.pool.used == shared.env.pool.used)),
-    "of_rollout": [name for kind, name in loops if "while/body/while/body" in name and "jvp" not in name],
+    "of_rollout": [name for kind, name in loops
+                   if "while/body/while/body" in name and "jvp" not in name],
     "of_gradient": sum("transpose" in name for _, name in loops),
     "placed": len(population[0].env.input.obs.sharding.device_set) if devices == 8 else 0}))
 '''
@@ -50,17 +55,20 @@ print(json.dumps({
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [
-    ["ppo", "env=cartpole", "algo.num_envs=1024", "algo.rollout_length=4", "algo.normalize_observation=true",
+    ["ppo", "env=cartpole", "algo.num_envs=1024", "algo.rollout_length=4",
+     "algo.normalize_observation=true",
      "algo.normalize_reward=true"],
     ["a2c", "env=repeat-previous", "algo.num_envs=1024", "algo.network.recurrent=gru"]],
     ids=["ppo", "a2c-recurrent"])
 def test_eight_devices_learn_what_one_learns(words):
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", CHILD, *words], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", CHILD, *words], env=env, capture_output=True,
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     got = json.loads(done.stdout.splitlines()[-1])
     assert got["shards"] == [1, 8] and got["placed"] == 8
     assert got["agent"] < 1e-5 and got["metrics"] < 1e-4 and got["first"]
     assert got["env"] < 1e-3                      # the dynamics amplify the last bits of a policy
-    assert got["same"]                            # stored and read back: the same bits, on 8 devices too
-    assert got["of_rollout"] == [] and got["of_gradient"] >= 1     # devices meet to sum gradients, not to step
+    assert got["same"]                # stored and read back: the same bits, on 8 devices too
+    # devices meet to sum gradients, not to step
+    assert got["of_rollout"] == [] and got["of_gradient"] >= 1

@@ -1,4 +1,4 @@
-"""The on-policy driver: what a chunk of updates is, what its metrics count, what is promised of members and of NaN."""
+"""The on-policy driver: chunks of updates, the meaning of metrics, members, and NaN."""
 
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from jaxrl.declare import hypers
 from jaxrl.drivers.on_policy import OnPolicy
 from jaxrl.population.members import Members
 
-CONFIG = ppo.Config(num_envs=8, rollout_length=16, epochs=2, minibatches=2, network=NetworkConfig(hidden=(8,)))
+CONFIG = ppo.Config(num_envs=8, rollout_length=16, epochs=2, minibatches=2,
+                    network=NetworkConfig(hidden=(8,)))
 SCHEDULE = 50
 
 
@@ -48,8 +49,9 @@ class Poisoned(Wrapper):
 
 def make_runner():
     env = TimeLimit(Poisoned(CartPole()), 24)
-    return OnPolicy(ppo.make_agent(CONFIG, spec(env)), VectorEnv(env, CONFIG.num_envs), env.default_params,
-                    CONFIG.rollout_length)
+    vector = VectorEnv(env, CONFIG.num_envs)
+    agent = ppo.make_agent(CONFIG, spec(env))
+    return OnPolicy(agent, vector, env.default_params, CONFIG.rollout_length)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def single():
     """One learner: the runner, its fresh state, compiled advance and rollout."""
     runner = make_runner()
     state = jax.jit(runner.init)(jax.random.key(3), hypers(CONFIG), SCHEDULE)
-    return SimpleNamespace(runner=runner, state=state, advance=jax.jit(runner.advance), rollout=jax.jit(runner.rollout))
+    return SimpleNamespace(runner=runner, state=state, advance=jax.jit(runner.advance),
+                           rollout=jax.jit(runner.rollout))
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +75,13 @@ def population(members):
 
 
 def same(a, b):
-    data = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(data(x), data(y)), a, b)
+    def equal(x, y):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+            y = jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+    jax.tree.map(equal, a, b)
 
 
 def member(state, i):
@@ -94,7 +102,8 @@ def test_a_chunk_is_its_updates(single):
 
 def test_hyperparameters_and_chunk_lengths_share_one_program(single):
     results = []
-    for setting in ({}, {"learning_rate": 1e-2}, {"gamma": 0.5}, {"clip": 0.01}, {"entropy_weight": 1.0}):
+    for setting in ({}, {"learning_rate": 1e-2}, {"gamma": 0.5}, {"clip": 0.01},
+                    {"entropy_weight": 1.0}):
         hyper = single.state.hyper._replace(**{name: jnp.float32(x) for name, x in setting.items()})
         results.append(single.advance(single.state._replace(hyper=hyper), 1 + len(results))[1])
     assert single.advance._cache_size() == 1
@@ -108,8 +117,13 @@ def test_state_keeps_its_shapes_and_types(single):
 
 
 def test_metrics_are_those_of_the_rollouts(single):
-    """Episodes, returns and lengths counted again by a loop over the rewards of three updates; means of the rest."""
-    state, batches, each = single.state, [], []
+    """Episodes, returns and lengths of three updates, counted again by a loop over the rewards.
+
+    The other metrics are means.
+    """
+    state = single.state
+    batches = []
+    each = []
     for _ in range(3):
         _, rollout_key, _ = jax.random.split(state.key, 3)      # as `advance` does
         batches.append(single.rollout(state, state.progress.update / SCHEDULE, rollout_key)[2])
@@ -117,13 +131,18 @@ def test_metrics_are_those_of_the_rollouts(single):
         each.append(metrics)
     reward, terminated, truncated = (np.concatenate([getattr(b, name) for b in batches])
                                      for name in ("reward", "terminated", "truncated"))
-    returns, lengths, total, length = [], [], np.zeros(CONFIG.num_envs), np.zeros(CONFIG.num_envs, int)
+    returns = []
+    lengths = []
+    total = np.zeros(CONFIG.num_envs)
+    length = np.zeros(CONFIG.num_envs, int)
     for t, b in np.ndindex(reward.shape):
-        total[b], length[b] = total[b] + reward[t, b], length[b] + 1
+        total[b] += reward[t, b]
+        length[b] += 1
         if terminated[t, b] or truncated[t, b]:
             returns.append(total[b])
             lengths.append(length[b])
-            total[b], length[b] = 0.0, 0
+            total[b] = 0.0
+            length[b] = 0
     assert terminated.any() and truncated.any()
 
     _, metrics = single.advance(single.state, 3)
@@ -131,7 +150,8 @@ def test_metrics_are_those_of_the_rollouts(single):
     np.testing.assert_allclose(metrics["return_mean"], np.mean(returns), rtol=1e-5)
     np.testing.assert_allclose(metrics["length_mean"], np.mean(lengths), rtol=1e-5)
     for name in set(metrics) - {"episodes", "return_mean", "length_mean"}:
-        np.testing.assert_allclose(metrics[name], np.mean([m[name] for m in each]), rtol=1e-4, atol=1e-6, err_msg=name)
+        want = np.mean([m[name] for m in each])
+        np.testing.assert_allclose(metrics[name], want, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_metrics_keep_their_names(single):
@@ -147,7 +167,8 @@ def test_metrics_keep_their_names(single):
 
 def test_no_episode_no_mean(single):
     _, metrics = single.advance(single.state, 0)
-    assert metrics["episodes"] == 0 and np.isnan(metrics["return_mean"]) and np.isnan(metrics["length_mean"])
+    assert metrics["episodes"] == 0
+    assert np.isnan(metrics["return_mean"]) and np.isnan(metrics["length_mean"])
 
 
 # -------------------------------------------------------------------- members
@@ -157,16 +178,18 @@ def test_a_member_of_a_block_is_the_single_learner_up_to_rounding(single, member
     alone, _ = single.advance(single.state, 10)
     blocks, _ = members.advance(population(members), 10)
     among = member(blocks[0], 0)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), alone.agent.params, among.agent.params)
+    close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+    jax.tree.map(close, alone.agent.params, among.agent.params)
 
 
 @pytest.mark.parametrize("where", ["reward", "observation"])
 def test_a_member_that_meets_nan_keeps_what_it_was_and_harms_nobody(members, where):
     def poisoned(amount):
         blocks, _ = members.advance(population(members), 2)
-        before = jax.tree.map(jnp.copy, blocks[0])      # for the block itself is given up to the next call
+        before = jax.tree.map(jnp.copy, blocks[0])      # the next call donates the block
         params = blocks[0].env.params._replace(**{where: jnp.float32([0.0, amount])})
-        blocks, metrics = members.advance([blocks[0]._replace(env=blocks[0].env._replace(params=params))], 3)
+        block = blocks[0]._replace(env=blocks[0].env._replace(params=params))
+        blocks, metrics = members.advance([block], 3)
         return before, blocks[0], metrics
 
     _, healthy, _ = poisoned(0.0)

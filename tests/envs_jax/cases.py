@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the variants of every environment of the table, and a roll-out."""
+"""Test cases for every environment of the table, and a rollout for all tests of this folder."""
 
 import importlib
 import importlib.util
@@ -14,9 +14,11 @@ from envs_jax.render import ORANGE
 from envs_jax.spaces import Box, Discrete
 from envs_jax.suites import SUITES
 
-NEED_DATA = {"gymnax/MNISTBandit-bsuite"}          # files that nobody wants a test to download
-HEAVY = {f"gymnax/{game}-MinAtar" for game in ("Asterix", "Freeway", "Seaquest")}      # to compile: tests are slow
-SAMPLES = {                                        # of the extras, those that are tried where they are installed
+NEED_DATA = {"gymnax/MNISTBandit-bsuite"}          # data sets, which tests do not download
+# slow to compile
+HEAVY = {f"gymnax/{game}-MinAtar" for game in ("Asterix", "Freeway", "Seaquest")}
+# the environments of the extras that are tested where installed
+SAMPLES = {
     "brax": ["brax/inverted_pendulum"],
     "jumanji": ["jumanji/Snake-v1", "jumanji/BinPack-v2"],
     "pgx": ["pgx/tic_tac_toe", "pgx/kuhn_poker", "pgx/2048"],
@@ -24,14 +26,19 @@ SAMPLES = {                                        # of the extras, those that a
     "craftax": ["craftax/Craftax-Classic-Symbolic-v1"],
 }
 INSTALLED = {suite for suite in SUITES if importlib.util.find_spec(suite)}
-NAMES = [name for name in ENVIRONMENTS if name.partition("/")[0] not in SAMPLES and name not in NEED_DATA]
+NAMES = [
+    name for name in ENVIRONMENTS if name.partition("/")[0] not in SAMPLES and name not in NEED_DATA
+]
 NAMES += [name for suite, names in SAMPLES.items() if suite in INSTALLED for name in names]
 
 
 def needs(suite):
-    """Skips a test where the suite is not there, and says that the loops over NAMES leave it out, too."""
-    return pytest.mark.skipif(suite not in INSTALLED, reason=f"{suite} is not installed, and its environments are "
-                              f"left out everywhere: pip install 'jaxrl[{suite}]'")
+    """Skip a test whose suite is not installed; loops over NAMES leave out the suite, too."""
+    return pytest.mark.skipif(
+        suite not in INSTALLED,
+        reason=f"{suite} is not installed, and its environments are "
+        f"left out everywhere: pip install 'jaxrl[{suite}]'",
+    )
 
 
 def class_of(name):
@@ -39,7 +46,9 @@ def class_of(name):
     return getattr(importlib.import_module(module), attribute)
 
 
-CONTINUOUS = [name for name in NAMES if "continuous" in inspect.signature(class_of(name)).parameters]
+CONTINUOUS = [
+    name for name in NAMES if "continuous" in inspect.signature(class_of(name)).parameters
+]
 
 CASES = [pytest.param((name, {}), marks=[pytest.mark.slow] * (name in HEAVY)) for name in NAMES]
 CASES += [(name, {"continuous": True}) for name in CONTINUOUS] + [
@@ -59,27 +68,35 @@ def case_id(case):
 
 
 def random_actions(env, params, batch, seed=0):
-    """[*batch, ...] or, with agents, [*batch, agents, ...], by NumPy: nothing to compile. Masks are not respected."""
-    rng, space = np.random.default_rng(seed), env.action_space(params)
+    """Return random actions [*batch, ...], or [*batch, agents, ...] with agents.
+
+    NumPy draws them, so nothing is compiled. Masks are ignored.
+    """
+    rng = np.random.default_rng(seed)
+    space = env.action_space(params)
     shape = (*batch, *(() if env.agents is None else (env.agents,)), *space.shape)
     if isinstance(space, Box):
-        drawn = rng.uniform(space.low, space.high, shape) if space.bounded else rng.normal(size=shape)
+        drawn = (
+            rng.uniform(space.low, space.high, shape) if space.bounded else rng.normal(size=shape)
+        )
         return jnp.asarray(drawn, space.dtype)
     choices = space.n if isinstance(space, Discrete) else np.array(space.nvec)
     return jnp.asarray(rng.integers(choices, size=shape), space.dtype)
 
 
 def rollout(env, params, steps, policy=None, actions=None, batch=1, seed=0):
-    """(obs acted on, action, reward, terminated, truncated, info), each NumPy [batch, steps, ...], without auto-reset.
+    """Return (obs, action, reward, terminated, truncated, info) of a rollout without auto-reset.
 
-    policy(obs, state) -> action; or `actions` [batch, steps, ...], random ones where neither is given.
+    Each is NumPy [batch, steps, ...]. `policy(obs, state)` returns an action; otherwise `actions`
+    [batch, steps, ...] are executed, which are random by default.
     """
     if policy is None and actions is None:
         actions = random_actions(env, params, (batch, steps), seed)
     keys = jax.random.split(jax.random.key(seed), (batch, steps + 1))
 
     def step(carry, x):
-        (obs, state), (key, action) = carry, x
+        (obs, state) = carry
+        (key, action) = x
         action = action if policy is None else policy(obs, state)
         next_obs, state, *outcome = env.step(key, state, action, params)
         return (next_obs, state), (obs, action, *outcome)
@@ -91,7 +108,10 @@ def rollout(env, params, steps, policy=None, actions=None, batch=1, seed=0):
 
 
 def assert_agents_are_shown(boards):
-    """boards: (environment, state, (row, column) of the agent's disc, (rows, columns) of the board)."""
+    """Check the position of the agent's disc in pictures of boards.
+
+    boards: (environment, state, (row, column) of the disc, (rows, columns) of the board).
+    """
     for env, state, (row, column), (rows, columns) in boards:
         picture = env.render(state, env.default_params)
         cell = picture.shape[0] // rows

@@ -1,4 +1,4 @@
-"""Our environments as Gymnasium's: its own checker, its own vectoriser beside ours, and what a user relies on."""
+"""Tests of the bridge to Gymnasium: its checker, its vector environments, and user guarantees."""
 
 import importlib
 import subprocess
@@ -23,12 +23,14 @@ from envs_jax.core import Environment
 from envs_jax.wrappers import EpisodeStatistics, TimeLimit
 
 OWN = [name for name in envs_jax.ENVIRONMENTS if name not in suites.TABLE]
-SEVERAL_AGENTS = [name for name in OWN if envs_jax.load(name, envs_jax.ENVIRONMENTS[name]).agents is not None]
+SEVERAL_AGENTS = [
+    name for name in OWN if envs_jax.load(name, envs_jax.ENVIRONMENTS[name]).agents is not None
+]
 ONE_AGENT = [name for name in OWN if name not in SEVERAL_AGENTS]
 
 
 def remarks(function, *args):
-    """What Gymnasium warns of."""
+    """Return Gymnasium's warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         function(*args)
@@ -36,7 +38,10 @@ def remarks(function, *args):
 
 
 def remarks_on_spaces(env):
-    """What Gymnasium says of the spaces alone, of its own CartPole and Pendulum too: infinite or unusual bounds."""
+    """Return Gymnasium's warnings about infinite or unusual bounds.
+
+    Its own CartPole and Pendulum cause them, too.
+    """
     def look():
         check_action_space(env.action_space)
         check_space_limit(env.action_space, "action")
@@ -53,17 +58,21 @@ def test_gymnasium_finds_nothing_wrong(name):
 
 def test_spaces_with_usual_bounds_earn_no_remark():
     assert remarks_on_spaces(envs_jax.to_gymnasium("probe-multidiscrete")) == []
-    assert remarks_on_spaces(envs_jax.to_gymnasium("cartpole")) == remarks_on_spaces(gymnasium.make("CartPole-v1"))
+    assert remarks_on_spaces(envs_jax.to_gymnasium("cartpole")) == remarks_on_spaces(
+        gymnasium.make("CartPole-v1")
+    )
 
 
 @pytest.mark.parametrize("name", SEVERAL_AGENTS)
-@pytest.mark.parametrize("make", [envs_jax.to_gymnasium, lambda name: envs_jax.to_gymnasium_vector(name, 2)])
+@pytest.mark.parametrize(
+    "make", [envs_jax.to_gymnasium, lambda name: envs_jax.to_gymnasium_vector(name, 2)]
+)
 def test_several_agents_are_refused(name, make):
-    with pytest.raises(ValueError, match=r"has \d+ agents, an environment of Gymnasium has one"):
+    with pytest.raises(ValueError, match=r"has \d+ agents; environments of Gymnasium have one"):
         make(name)
 
 
-# ---------------------------------------------------------------- an environment that has everything
+# ------------------------------------------------------------ an environment with everything
 
 
 class ClockState(NamedTuple):
@@ -72,7 +81,10 @@ class ClockState(NamedTuple):
 
 @dataclass(frozen=True)
 class Clock(Environment):
-    """Nothing is random. Action 2 ends the episode, 0 is legal at even times only; observations, info: nested."""
+    """Deterministic environment with nested observations and info.
+
+    Action 2 ends the episode; action 0 is legal only at even times.
+    """
 
     def reset(self, key, params):
         state = ClockState(jnp.int32(0))
@@ -80,13 +92,26 @@ class Clock(Environment):
 
     def step(self, key, state, action, params):
         state = ClockState(state.time + 1)
-        info = {"even": state.time % 2 == 0, "nested": {"square": state.time**2, "pair": jnp.stack([state.time] * 2)}}
-        return self._observe(state), state, state.time.astype(jnp.float32), action == 2, jnp.bool_(False), info
+        info = {
+            "even": state.time % 2 == 0,
+            "nested": {"square": state.time**2, "pair": jnp.stack([state.time] * 2)},
+        }
+        return (
+            self._observe(state),
+            state,
+            state.time.astype(jnp.float32),
+            action == 2,
+            jnp.bool_(False),
+            info,
+        )
 
     def _observe(self, state):
         one = state.time.astype(jnp.float32)
-        return {"choice": state.time % 5, "pair": (jnp.stack([one, -one]), state.time[None].astype(jnp.uint8)),
-                "several": jnp.stack([state.time % 2, state.time % 3])}
+        return {
+            "choice": state.time % 5,
+            "pair": (jnp.stack([one, -one]), state.time[None].astype(jnp.uint8)),
+            "several": jnp.stack([state.time % 2, state.time % 3]),
+        }
 
     def action_mask(self, state, params):
         return (jnp.arange(3) > 0) | (state.time % 2 == 0)
@@ -103,7 +128,7 @@ CLOCK = EpisodeStatistics(TimeLimit(Clock(), 4))
 
 
 def equal(a, b):
-    """The same types, keys, shapes, dtypes and values."""
+    """Check that types, keys, shapes, dtypes and values are equal."""
     assert type(a) is type(b), (a, b)
     if isinstance(a, dict):
         assert set(a) == set(b)
@@ -122,24 +147,35 @@ def equal(a, b):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("env", [CLOCK, Clock(), "probe-truncation"], ids=["all", "bare", "by name"])
+@pytest.mark.parametrize(
+    "env", [CLOCK, Clock(), "probe-truncation"], ids=["all", "bare", "by name"]
+)
 def test_the_vector_environment_says_what_gymnasium_s_own_says(env, rng):
-    """Every output of SyncVectorEnv(SAME_STEP), deterministic dynamics and equal actions: one, all or none ending."""
+    """Results equal SyncVectorEnv(SAME_STEP) when one, all or no episodes end."""
     n = 3
-    theirs = SyncVectorEnv([lambda: envs_jax.to_gymnasium(env)] * n, autoreset_mode=AutoresetMode.SAME_STEP)
+    reference = SyncVectorEnv(
+        [lambda: envs_jax.to_gymnasium(env)] * n, autoreset_mode=AutoresetMode.SAME_STEP
+    )
     ours = envs_jax.to_gymnasium_vector(env, n)
-    assert ours.metadata == theirs.metadata and ours.num_envs == theirs.num_envs
-    for space in ("observation_space", "action_space", "single_observation_space", "single_action_space"):
-        assert getattr(ours, space) == getattr(theirs, space)
-    equal(ours.reset(seed=1), theirs.reset(seed=1))
-    choices, seen = theirs.single_action_space.n, set()
+    assert ours.metadata == reference.metadata and ours.num_envs == reference.num_envs
+    for space in (
+        "observation_space",
+        "action_space",
+        "single_observation_space",
+        "single_action_space",
+    ):
+        assert getattr(ours, space) == getattr(reference, space)
+    equal(ours.reset(seed=1), reference.reset(seed=1))
+    choices = reference.single_action_space.n
+    seen = set()
     for _ in range(14):
         actions = rng.integers(choices, size=n)
-        got, want = ours.step(actions), theirs.step(actions)
+        got = ours.step(actions)
+        want = reference.step(actions)
         equal(got, want)
         assert got[0] in ours.observation_space
         seen.add(int((got[2] | got[3]).sum()))
-    equal(ours.step(np.full(n, choices - 1)), theirs.step(np.full(n, choices - 1)))
+    equal(ours.step(np.full(n, choices - 1)), reference.step(np.full(n, choices - 1)))
     assert {0, n} <= seen if isinstance(env, str) else len(seen) > 2
 
 
@@ -148,33 +184,53 @@ def test_an_episode_ends_and_stays_ended():
     obs, info = env.reset(seed=0)
     assert obs in env.observation_space and info["action_mask"].tolist() == [1, 1, 1]
     for t in range(1, 5):
-        obs, reward, terminated, truncated, info = env.step(env.action_space.sample(info["action_mask"]) % 2)
+        obs, reward, terminated, truncated, info = env.step(
+            env.action_space.sample(info["action_mask"]) % 2
+        )
         assert (reward, terminated, truncated) == (t, False, t == 4)
-        assert obs["pair"][0].tolist() == [t, -t] and info["action_mask"].tolist() == [t % 2 == 0, 1, 1]
-    assert info["episode_return"] == 10.0 and info["episode_length"] == 4 and info["nested"]["square"] == 16
+        assert obs["pair"][0].tolist() == [t, -t]
+        assert info["action_mask"].tolist() == [t % 2 == 0, 1, 1]
+    assert info["episode_return"] == 10.0
+    assert info["episode_length"] == 4
+    assert info["nested"]["square"] == 16
     assert env.reset()[0]["choice"] == 0
     assert env.step(2)[2:4] == (True, False)
 
 
 def test_a_seed_fixes_everything():
-    env, actions = envs_jax.to_gymnasium("repeat-previous"), [0, 1, 2, 3] * 4
+    env = envs_jax.to_gymnasium("repeat-previous")
+    actions = [0, 1, 2, 3] * 4
 
     def episode(**seed):
-        return [env.reset(**seed)[0].tolist(), *(env.step(action)[0].tolist() for action in actions)]
+        return [
+            env.reset(**seed)[0].tolist(),
+            *(env.step(action)[0].tolist() for action in actions),
+        ]
 
-    first, second = episode(seed=3), episode()
-    assert first != second and [episode(seed=3), episode()] == [first, second] and episode(seed=4) != first
+    first = episode(seed=3)
+    second = episode()
+    assert first != second
+    assert [episode(seed=3), episode()] == [first, second]
+    assert episode(seed=4) != first
     vector = envs_jax.to_gymnasium_vector("repeat-previous", 2)
-    starts = [vector.reset(seed=s)[0].tolist() + vector.step([0, 0])[0].tolist() for s in (1, 1, 2, 3, 4)]
+    starts = [
+        vector.reset(seed=s)[0].tolist() + vector.step([0, 0])[0].tolist() for s in (1, 1, 2, 3, 4)
+    ]
     assert starts[0] == starts[1] and len({str(start) for start in starts}) > 2
 
 
 def test_many_instances_share_one_compilation():
-    counts = lambda: [f._cache_size() for f in (bridge._reset, bridge._step, bridge._vector_reset, bridge._vector_step)]
+    def counts():
+        return [
+            f._cache_size()
+            for f in (bridge._reset, bridge._step, bridge._vector_reset, bridge._vector_step)
+        ]
 
     def use(length):
-        for env, action in ((envs_jax.to_gymnasium("cartpole", length=length), 0),
-                            (envs_jax.to_gymnasium_vector("cartpole", 3, length=length), [0, 1, 1])):
+        for env, action in (
+            (envs_jax.to_gymnasium("cartpole", length=length), 0),
+            (envs_jax.to_gymnasium_vector("cartpole", 3, length=length), [0, 1, 1]),
+        ):
             env.reset(seed=0)
             env.step(action)
             env.step(action)
@@ -187,11 +243,14 @@ def test_many_instances_share_one_compilation():
 
 
 def test_settings_and_params():
-    limit = lambda env: next(t for t in range(1, 99) if env.step(0)[3])
+    def limit(env):
+        return next(t for t in range(1, 99) if env.step(0)[3])
+
     env = envs_jax.to_gymnasium("probe-truncation", time_limit=5)
     env.reset()
     assert limit(env) == 5
-    again = env.spec.make()                                     # Gymnasium makes another one like it
+    # Gymnasium makes an equal environment
+    again = env.spec.make()
     again.reset()
     assert limit(again) == 5 and again.spec.id == "envs_jax/probe-truncation"
     _, params = envs_jax.make("cartpole", x_threshold=1.0)
@@ -204,7 +263,8 @@ def test_settings_and_params():
 
 
 def test_actions_that_do_not_exist_are_errors():
-    env, vector = envs_jax.to_gymnasium("cartpole"), envs_jax.to_gymnasium_vector("cartpole", 2)
+    env = envs_jax.to_gymnasium("cartpole")
+    vector = envs_jax.to_gymnasium_vector("cartpole", 2)
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step(0)
     with pytest.raises(gymnasium.error.ResetNeeded):
@@ -250,12 +310,16 @@ def test_pictures():
     for _ in range(9):
         vector.step([0, 1])
     assert len(before) == 2 and (before[0] != vector.render()[0]).any()
-    with pytest.raises(ValueError, match="CartPole has no render_mode 'human'; it has: rgb_array, ansi"):
+    with pytest.raises(
+        ValueError, match="CartPole has no render_mode 'human'; it has: rgb_array, ansi"
+    ):
         envs_jax.to_gymnasium("cartpole", render_mode="human")
 
 
 def test_gymnasium_s_wrappers_fit():
-    vector = gymnasium.wrappers.vector.RecordEpisodeStatistics(envs_jax.to_gymnasium_vector(CLOCK, 2))
+    vector = gymnasium.wrappers.vector.RecordEpisodeStatistics(
+        envs_jax.to_gymnasium_vector(CLOCK, 2)
+    )
     vector.reset(seed=0)
     for _ in range(4):
         infos = vector.step([0, 1])[-1]
@@ -265,8 +329,14 @@ def test_gymnasium_s_wrappers_fit():
 
 
 def test_without_gymnasium_one_line_says_so():
-    code = "\n".join(["import sys; sys.modules['gymnasium'] = None", "import envs_jax", "envs_jax.make('cartpole')",
-                      "envs_jax.to_gymnasium"])
+    code = "\n".join(
+        [
+            "import sys; sys.modules['gymnasium'] = None",
+            "import envs_jax",
+            "envs_jax.make('cartpole')",
+            "envs_jax.to_gymnasium",
+        ]
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.splitlines()[-1] == (
         "ImportError: Gymnasium is not installed. Try: pip install 'jaxrl[gymnasium]'")
@@ -275,4 +345,6 @@ def test_without_gymnasium_one_line_says_so():
 def test_names_lead_to_what_exists():
     for name in envs_jax.__all__:
         assert getattr(envs_jax, name) is not None
-    assert envs_jax.to_gymnasium is importlib.import_module("envs_jax.bridges.gymnasium").to_gymnasium
+    assert (
+        envs_jax.to_gymnasium is importlib.import_module("envs_jax.bridges.gymnasium").to_gymnasium
+    )

@@ -1,4 +1,6 @@
-"""Stable-Baselines3, the real one, on our environments. It brings PyTorch, so it is no dependency, not even of tests:
+"""Tests of the bridge to Gymnasium with Stable-Baselines3.
+
+It depends on PyTorch, so it is not a dependency, not even of the tests:
 
     pip install stable-baselines3 && pytest -m slow tests/envs_jax/test_bridges_sb3.py
 """
@@ -23,7 +25,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["cartpole", "mountaincar-continuous", "probe-multidiscrete", "frozenlake"])
+@pytest.mark.parametrize(
+    "name", ["cartpole", "mountaincar-continuous", "probe-multidiscrete", "frozenlake"]
+)
 def test_its_checker_finds_nothing_wrong(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -31,23 +35,25 @@ def test_its_checker_finds_nothing_wrong(name):
 
 
 def test_a_time_limit_reaches_it_as_one():
-    """What its algorithms bootstrap from: info["TimeLimit.truncated"] and the true last observation."""
+    """Its algorithms bootstrap from the flag of truncation and the last observation."""
     envs = DummyVecEnv([lambda: envs_jax.to_gymnasium("probe-truncation", time_limit=3)] * 2)
     envs.reset()
     for _ in range(3):
         _, _, dones, infos = envs.step([0, 1])
-    assert dones.all() and all(info["TimeLimit.truncated"] and "terminal_observation" in info for info in infos)
+    assert dones.all()
+    assert all(info["TimeLimit.truncated"] and "terminal_observation" in info for info in infos)
 
 
 def test_its_ppo_learns_cartpole():
-    """30,000 steps with its defaults: 500 is the most, 22 what random actions get."""
+    """30,000 steps with default settings; the best return is 500, random actions reach 22."""
     torch.set_num_threads(1)
     env = Monitor(envs_jax.to_gymnasium("cartpole"))
     model = PPO("MlpPolicy", env, seed=0, device="cpu")
     before, _ = evaluate_policy(model, env, n_eval_episodes=10, deterministic=False)
     model.learn(30_000)
     ours, _ = evaluate_policy(model, env, n_eval_episodes=20)
-    theirs, _ = evaluate_policy(model, Monitor(gymnasium.make("CartPole-v1")), n_eval_episodes=20)
-    print(f"before {before:.1f}, after {ours:.1f}, in Gymnasium's own CartPole {theirs:.1f}")
+    cartpole = Monitor(gymnasium.make("CartPole-v1"))
+    reference, _ = evaluate_policy(model, cartpole, n_eval_episodes=20)
+    print(f"before {before:.1f}, after {ours:.1f}, in Gymnasium's own CartPole {reference:.1f}")
     assert before < 50 and ours > 200
-    assert np.isclose(ours, theirs, rtol=0.35)              # the same dynamics
+    assert np.isclose(ours, reference, rtol=0.35)              # the same dynamics

@@ -1,4 +1,4 @@
-"""Classic control against the installed Gymnasium, from states sampled far beyond what roll-outs reach."""
+"""Tests of classic control against Gymnasium, from states far beyond those of rollouts."""
 
 import gymnasium
 import jax
@@ -23,7 +23,7 @@ def ours(env, params, state, action):
 
 
 def reference(name, states, actions, **changes):
-    """(observation, reward, terminated, next state) of Gymnasium, one fresh step from each state."""
+    """Return (observation, reward, terminated, next state) of one step from each state."""
     env = gymnasium.make(name).unwrapped
     for key, value in changes.items():
         setattr(env, key, value)
@@ -41,7 +41,8 @@ def reference(name, states, actions, **changes):
 def test_cartpole_is_gymnasiums(rng, changes):
     scale = np.array([2.5, 5.0, 0.22, 5.0])
     states = rng.uniform(-scale, scale, (N, 4)).astype(np.float32)
-    states[: N // 4] *= 4.0                                        # far outside the track, and past horizontal
+    # far outside the track, and past horizontal
+    states[: N // 4] *= 4.0
     actions = rng.integers(2, size=N)
     derived = {"polemass_length": 0.1 * changes["length"]} if changes else {}
     obs, reward, terminated, after = reference("CartPole-v1", states, actions, **changes, **derived)
@@ -57,7 +58,7 @@ def test_cartpole_is_gymnasiums(rng, changes):
 @pytest.mark.parametrize("changes", [{}, {"g": 12.0, "m": 1.3, "l": 0.8, "dt": 0.04}])
 def test_pendulum_is_gymnasiums(rng, changes):
     states = rng.uniform((-10.0, -8.0), (10.0, 8.0), (N, 2)).astype(np.float32)
-    actions = rng.uniform(-3.0, 3.0, (N, 1)).astype(np.float32)   # beyond the bounds: both clip
+    actions = rng.uniform(-3.0, 3.0, (N, 1)).astype(np.float32)   # beyond the bounds; both clip
     obs, reward, terminated, after = reference("Pendulum-v1", states, actions, **changes)
     params = Pendulum.default_params._replace(**changes)
     got = ours(Pendulum(), params, PendulumState(*states.T), jnp.asarray(actions))
@@ -68,19 +69,29 @@ def test_pendulum_is_gymnasiums(rng, changes):
     assert np.any(np.abs(after[:, 1]) == 8.0)                     # the speed limit was met
 
 
-ACROBOT = {"link_length_1": 1.2, "link_mass_1": 0.8, "link_mass_2": 1.1, "link_com_pos_1": 0.6, "link_com_pos_2": 0.4,
-           "link_moi": 0.9, "dt": 0.1}
+ACROBOT = {
+    "link_length_1": 1.2,
+    "link_mass_1": 0.8,
+    "link_mass_2": 1.1,
+    "link_com_pos_1": 0.6,
+    "link_com_pos_2": 0.4,
+    "link_moi": 0.9,
+    "dt": 0.1,
+}
 
 
 def circle(difference):
-    """Of angles, in [-pi, pi]."""
+    """Return the difference of angles in [-pi, pi]."""
     return (difference + np.pi) % (2 * np.pi) - np.pi
 
 
 @pytest.mark.parametrize("changes", [{}, ACROBOT], ids=["default", "changed"])
 def test_acrobot_is_gymnasiums(rng, changes):
-    """The equations to 1e-9 in double precision. In single precision one step of a quick arm turns errors of a last
-    bit into more: to 1e-4 from speeds that the arm does reach, and to 1e-3 up to the limits."""
+    """The equations agree to 1e-9 in double precision.
+
+    In single precision, one step of a fast arm amplifies rounding: to 1e-4 from speeds that the
+    arm reaches, and to 1e-3 up to the speed limits.
+    """
     scale = np.array([np.pi, np.pi, 4 * np.pi, 9 * np.pi])
     states = rng.uniform(-scale, scale, (N, 4))
     slow = np.arange(N) < N // 2
@@ -88,16 +99,31 @@ def test_acrobot_is_gymnasiums(rng, changes):
     states = states.astype(np.float32)
     actions = rng.integers(3, size=N)
     obs, reward, terminated, after = reference(
-        "Acrobot-v1", states, actions, **{key if key == "dt" else key.upper(): value for key, value in changes.items()})
+        "Acrobot-v1",
+        states,
+        actions,
+        **{key if key == "dt" else key.upper(): value for key, value in changes.items()},
+    )
     params = Acrobot.default_params._replace(**changes)
 
     with jax.enable_x64(True):
-        exact = jax.tree.map(np.asarray, ours(Acrobot(), params, AcrobotState(*states.T.astype(np.float64)),
-                                              jnp.asarray(actions, jnp.int32)))
-    got = jax.tree.map(np.asarray, ours(Acrobot(), params, AcrobotState(*states.T), jnp.asarray(actions, jnp.int32)))
+        exact = jax.tree.map(
+            np.asarray,
+            ours(
+                Acrobot(),
+                params,
+                AcrobotState(*states.T.astype(np.float64)),
+                jnp.asarray(actions, jnp.int32),
+            ),
+        )
+    got = jax.tree.map(
+        np.asarray,
+        ours(Acrobot(), params, AcrobotState(*states.T), jnp.asarray(actions, jnp.int32)),
+    )
     assert exact[0].dtype == np.float64 and got[0].dtype == np.float32
+    # Gymnasium's observations are in single precision
     for (seen, state, pay, dead, *_), rows, close in [
-            (exact, slow | True, {"rtol": 1e-6, "atol": 1e-6}),     # Gymnasium's observations are in single precision
+            (exact, slow | True, {"rtol": 1e-6, "atol": 1e-6}),
             (got, slow, {"rtol": 1e-4, "atol": 1e-4}), (got, ~slow, {"rtol": 1e-3, "atol": 1e-3})]:
         state = np.stack(state, 1)
         np.testing.assert_allclose(seen[rows], obs[rows], **close)
@@ -123,10 +149,14 @@ def test_mountain_car_is_gymnasiums(rng, continuous, changes):
     states[: N // 8, 1] = -np.abs(states[: N // 8, 1])
     states[N // 8: N // 4, 0] = rng.uniform(0.4, 0.6, N // 8)       # around the goal, and past it
     if continuous:
-        env, name = MountainCarContinuous(), "MountainCarContinuous-v0"
-        actions = rng.uniform(-1.5, 1.5, (N, 1)).astype(np.float32)     # beyond the bounds: the push is clipped
+        env = MountainCarContinuous()
+        name = "MountainCarContinuous-v0"
+        # beyond the bounds, where the push is clipped
+        actions = rng.uniform(-1.5, 1.5, (N, 1)).astype(np.float32)
     else:
-        env, name, actions = MountainCar(), "MountainCar-v0", rng.integers(3, size=N)
+        env = MountainCar()
+        name = "MountainCar-v0"
+        actions = rng.integers(3, size=N)
     obs, reward, terminated, after = reference(name, states, actions, **changes)
     got = ours(env, env.default_params._replace(**changes), MountainCarState(*states.T),
                jnp.asarray(actions, jnp.float32 if continuous else jnp.int32))
@@ -137,23 +167,29 @@ def test_mountain_car_is_gymnasiums(rng, continuous, changes):
     stopped = (obs == np.float32([-1.2, 0.0])).all(1)
     assert stopped.mean() > 0.05 and 0.02 < terminated.mean() < 0.5 and not np.any(got[4])
     past = states[:, 0] >= env.default_params.goal_position
-    assert np.any(past & terminated) and np.any(past & ~terminated)  # back over it, without a reward
+    # moving back over the goal
+    assert np.any(past & terminated) and np.any(past & ~terminated)
     assert np.any(np.abs(obs[:, 1]) == np.float32(0.07))             # the speed limit was met
 
 
 def test_the_car_that_gymnax_lets_pass_the_wall():
-    """One step of an ordinary roll-out, where gymnax 1.0.1 keeps the velocity: Gymnasium stops the car."""
+    """One step in which gymnax 1.0.1 keeps the velocity, while Gymnasium stops the car."""
     env = MountainCarContinuous()
     state = MountainCarState(jnp.float32(-1.1864), jnp.float32(-0.0443))
-    obs, _, reward, terminated, *_ = env.step(jax.random.key(0), state, jnp.float32([-1.0]), env.default_params)
+    obs, _, reward, terminated, *_ = env.step(
+        jax.random.key(0), state, jnp.float32([-1.0]), env.default_params
+    )
     np.testing.assert_allclose(obs, [-1.2, 0.0])
     assert obs[1] == 0.0 and reward == np.float32(-0.1) and not terminated
 
 
 def test_bang_bang_climbs_the_hill():
-    """Pushing the way the car moves; the returns were worked out from the equations alone, over many starts."""
+    """Pushing in the direction of motion; the mean return was computed from the equations alone."""
     env, params = make("mountaincar", gravity=0.003)
-    swing = lambda obs, state: jnp.where(obs[1] >= 0.0, jnp.int32(2), 0)
+
+    def swing(obs, state):
+        return jnp.where(obs[1] >= 0.0, jnp.int32(2), 0)
+
     _, _, reward, terminated, *_ = rollout(env, params, 200, swing, batch=512)
     length = np.where(terminated.any(1), terminated.argmax(1) + 1, 200)
     assert terminated.any(1).mean() > 0.9 and np.all(reward == -1.0)
@@ -166,11 +202,13 @@ def test_bang_bang_climbs_the_hill():
 def test_spaces_and_limit_are_gymnasiums(name, twin):
     env, params = make(name)
     other = gymnasium.make(twin)
-    space, want = env.observation_space(params), other.observation_space
+    space = env.observation_space(params)
+    want = other.observation_space
     np.testing.assert_allclose(space.low, want.low, rtol=1e-6)
     np.testing.assert_allclose(space.high, want.high, rtol=1e-6)
     assert space.shape == want.shape and env.max_steps == other.spec.max_episode_steps
-    action, want = env.action_space(params), other.action_space
+    action = env.action_space(params)
+    want = other.action_space
     if isinstance(action, Discrete):
         assert action.n == want.n
     else:
@@ -197,5 +235,6 @@ def test_starts_are_uniform(env, low, high):
 
 def test_cartpole_bounds_follow_the_params():
     env = CartPole()
-    wide = env.default_params._replace(x_threshold=np.array([1.0, 5.0]))     # of two members, the wider
+    # of two members, the wider
+    wide = env.default_params._replace(x_threshold=np.array([1.0, 5.0]))
     assert env.observation_space(wide).high[0] == 10.0

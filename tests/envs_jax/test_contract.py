@@ -1,4 +1,4 @@
-"""What every environment of the table promises, in its usual wrappers and bare."""
+"""Contract tests of every environment of the table, in its usual wrappers and without them."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ import envs_jax
 from envs_jax import spaces
 from tests.envs_jax.cases import CASES, case_id, random_actions, rollout
 
-BATCH, STEPS = 2, 40
+BATCH = 2
+STEPS = 40
 
 
 class Case(NamedTuple):
@@ -27,14 +28,14 @@ def case(request):
 
 
 def outputs(env, params):
-    """The abstract values of reset and of step, with parameters as the numbers or the arrays that they are."""
+    """Return the abstract values of reset and step, for parameters that are numbers or arrays."""
     start = jax.eval_shape(env.reset, jax.random.key(0), params)
     action = random_actions(env, params, ())
     return start, jax.eval_shape(env.step, jax.random.key(0), start[1], action, params)
 
 
 def numbers(x):
-    """`x`, for a key its data."""
+    """Return `x`, or the data of a key."""
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
@@ -66,7 +67,7 @@ def test_space_contains_observations_until_the_end(case):
     obs, _, _, terminated, *_ = case.episodes
     space = case.env.observation_space(case.params)
     ended = terminated.reshape(*terminated.shape[:2], -1).all(-1)
-    seen = np.argwhere(np.cumsum(ended, 1) - ended == 0)         # after the end nothing is promised
+    seen = np.argwhere(np.cumsum(ended, 1) - ended == 0)         # undefined after the end
     for b, t in seen:
         for i in range(case.env.agents or 1):
             at = (b, t) if case.env.agents is None else (b, t, i)
@@ -76,16 +77,19 @@ def test_space_contains_observations_until_the_end(case):
 
 
 def test_same_key_same_bits_and_single_equals_batch(case):
-    """One environment alone, and a batch of them each with parameters of its own, do the same to 1e-5."""
+    """One environment, and a batch with separate parameters, agree to 1e-5."""
     env, params, _ = case
-    keys, actions = jax.random.split(jax.random.key(3), 3), random_actions(env, params, (3,))
+    keys = jax.random.split(jax.random.key(3), 3)
+    actions = random_actions(env, params, (3,))
 
     def episode(key, action, params):
         obs, state = env.reset(key, params)
         return jax.tree.map(numbers, (obs, env.step(key, state, action, params)))
 
     alone = jax.jit(episode)
-    want, again = ([alone(key, action, params) for key, action in zip(keys, actions)] for _ in range(2))
+    want, again = (
+        [alone(key, action, params) for key, action in zip(keys, actions)] for _ in range(2)
+    )
     jax.tree.map(np.testing.assert_array_equal, want, again)
     want = jax.tree.map(lambda *leaves: np.stack(leaves), *want)
     many = jax.tree.map(lambda x: np.stack([x] * 3).astype(np.float32), params)
@@ -115,14 +119,19 @@ def test_mask_and_global_state(case):
     def seen(key, action):
         _, start = env.reset(key, params)
         states = start, env.step(key, start, action, params)[1]
-        look = lambda f: f and [f(state, params) for state in states]
+
+        def look(f):
+            return f and [f(state, params) for state in states]
+
         return look(env.action_mask), look(env.global_state)
 
     space = env.state_space(params)
     if env.action_mask is None and env.global_state is None:
         assert space is None
         return
-    masks, globals_ = seen(jax.random.split(jax.random.key(5), 16), random_actions(env, params, (16,)))
+    masks, globals_ = seen(
+        jax.random.split(jax.random.key(5), 16), random_actions(env, params, (16,))
+    )
     for mask in masks or ():
         agents = () if env.agents is None else (env.agents,)
         assert mask.dtype == bool and mask.shape == (16, *agents, env.action_space(params).n)
@@ -133,6 +142,6 @@ def test_mask_and_global_state(case):
 
 
 def test_an_environment_is_a_value(case):
-    """Usable as a static argument: hashable, and equal to another one made alike."""
+    """An environment is a valid static argument: hashable, and equal to one made alike."""
     again = type(case.env)(case.env.env)
     assert again == case.env and hash(again) == hash(case.env)

@@ -1,4 +1,4 @@
-"""The exact solvers by brute force, and the small MDPs against Gymnasium, gymnax, SciPy and their own exact values."""
+"""Tests of the exact MDPs against Gymnasium, gymnax, SciPy and their own exact values."""
 
 import itertools
 
@@ -22,103 +22,34 @@ from envs_jax.exact.tabular import TabularState
 from envs_jax.render import BLUE
 from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
-# ---------------------------------------------------------------- solvers
-
-
-def test_two_states_in_numbers():
-    P, r = np.array([[[0.9, 0.1]], [[0.5, 0.5]]]), np.array([[1.0], [0.0]])
-    for values in (solve.optimal_values(P, r, 0.9), solve.policy_values(P, r, np.zeros(2, int), 0.9)):
-        np.testing.assert_allclose(values, [8.59375, 7.03125], rtol=1e-12)
-    np.testing.assert_allclose(solve.action_values(P, r, values, 0.9)[:, 0], values, rtol=1e-12)
-    np.testing.assert_allclose(solve.finite_horizon(P, r, 2, gamma=0.9), [[0, 0], [1, 0], [1.81, 0.45]], rtol=1e-12)
-
-
-def walk(n=5):
-    """Sutton & Barto, example 6.2: n states in a row and an end at either side; only the right one pays, 1."""
-    P, r = np.zeros((n + 2, 1, n + 2)), np.zeros((n + 2, 1, n + 2))
-    for s in range(1, n + 1):
-        P[s, 0, [s - 1, s + 1]] = 0.5
-    r[:, :, -1] = 1.0
-    ends = np.isin(np.arange(n + 2), (0, n + 1))
-    return P, r, ends                                    # the rows of the ends are zeros: they are never looked at
-
-
-def test_random_walk_without_discount():
-    P, r, ends = walk()
-    want = np.array([0, 1, 2, 3, 4, 5, 0]) / 6
-    np.testing.assert_allclose(solve.policy_values(P, r, np.ones((7, 1)), 1.0, ends), want, atol=1e-12)
-    np.testing.assert_allclose(solve.optimal_values(P, r, 1.0, ends), want, atol=1e-10)
-    np.testing.assert_allclose(solve.finite_horizon(P, r, 1000, terminal=ends)[-1], want, atol=1e-10)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.99, 0.99999])
-def test_the_optimum_is_the_best_of_all_policies(rng, gamma, S=4, A=3):
-    P, r = rng.dirichlet(np.full(S, 0.5), (S, A)), rng.normal(size=(S, A, S))
-    ends = np.arange(S) == 2
-    values = [solve.policy_values(P, r, np.array(policy), gamma, ends)
-              for policy in itertools.product(range(A), repeat=S)]
-    best = solve.optimal_values(P, r, gamma, ends)
-    np.testing.assert_allclose(best, np.max(values, axis=0), rtol=1e-10, atol=1e-12)
-    greedy = solve.action_values(P, r, best, gamma, ends).argmax(-1)
-    np.testing.assert_allclose(solve.policy_values(P, r, greedy, gamma, ends), best, rtol=1e-10, atol=1e-12)
-    assert best[2] == 0.0
-
-
-def test_finite_horizon_against_all_plans(rng, S=3, A=2, T=3):
-    """The best of all policies that know the time, and one policy, by multiplying matrices."""
-    P, r = rng.dirichlet(np.ones(S), (S, A)), rng.normal(size=(S, A))
-    policies, at = list(itertools.product(range(A), repeat=S)), np.arange(S)
-
-    def worth(plan):
-        chance, total = np.eye(S), np.zeros(S)
-        for t, policy in enumerate(plan):
-            total += 0.9**t * chance @ r[at, policy]
-            chance = chance @ P[at, policy]
-        return total
-
-    want = np.max([worth(plan) for plan in itertools.product(policies, repeat=T)], axis=0)
-    np.testing.assert_allclose(solve.finite_horizon(P, r, T, gamma=0.9)[T], want, rtol=1e-12)
-    one = solve.finite_horizon(P, r, T, policy=np.array(policies[5]), gamma=0.9)
-    np.testing.assert_allclose(one[T], worth([policies[5]] * T), rtol=1e-12)
-    np.testing.assert_array_equal(one[0], np.zeros(S))
-
-
-def test_what_has_no_value_is_said(rng):
-    P, r = rng.dirichlet(np.ones(3), (3, 2)), np.ones((3, 2))
-    with pytest.raises(ValueError, match="never ends"):
-        solve.policy_values(P, r, np.zeros(3, int), 1.0)
-    with pytest.raises(ValueError, match="does not converge"):
-        solve.optimal_values(P, r, 1.0)
-    with pytest.raises(ValueError, match="stabilise"):
-        solve.riccati([[2.0]], [[0.0]], [[1.0]], [[1.0]])
-    shapes = r"\[S, A, S\]"
-    for transitions, rewards, gamma, message in [
-        (P * 0.9, r, 0.5, "add up"), (P, r[:2], 0.5, shapes), (P[0], r, 0.5, shapes), (P, r, 1.5, "gamma")]:
-        with pytest.raises(ValueError, match=message):
-            solve.optimal_values(transitions, rewards, gamma)
-    with pytest.raises(ValueError, match="policy"):
-        solve.policy_values(P, r, np.zeros(2, int), 0.5)
-
-
 # ---------------------------------------------------------------- tables
 
 
 def test_tables_are_gymnasiums():
-    """Outcome for outcome: probability, next state, reward, and whether it ends."""
-    pairs = [(FrozenLake(map=name, slippery=slippery), "FrozenLake-v1", {"map_name": name, "is_slippery": slippery})
-             for name in ("4x4", "8x8") for slippery in (True, False)]
+    """Each outcome has the same probability, next state, reward and end."""
+    pairs = [
+        (
+            FrozenLake(map=name, slippery=slippery),
+            "FrozenLake-v1",
+            {"map_name": name, "is_slippery": slippery},
+        )
+        for name in ("4x4", "8x8")
+        for slippery in (True, False)
+    ]
     pairs += [(FrozenLake(map=["SFH", "FFG"], success_rate=0.8), "FrozenLake-v1",
                {"desc": ["SFH", "FFG"], "success_rate": 0.8})]
     pairs += [(CliffWalk(slippery=slippery), "CliffWalking-v1", {"is_slippery": slippery})
               for slippery in (False, True)]
     for env, name, settings in pairs:
-        other, ours = gymnasium.make(name, **settings).unwrapped, env.outcomes
+        other = gymnasium.make(name, **settings).unwrapped
+        ours = env.outcomes
         assert (env.observation_space(()).n, env.action_space(()).n) == (
             other.observation_space.n, other.action_space.n)
         np.testing.assert_array_equal(ours.start, other.initial_state_distrib)
         for s, a in itertools.product(other.P, range(4)):
             probability, successor, reward, over = map(np.array, zip(*other.P[s][a]))
-            if len(probability) == 1 and ours.probability.shape[-1] > 1:     # Gymnasium's states after the end
+            # Gymnasium's states after the end
+            if len(probability) == 1 and ours.probability.shape[-1] > 1:
                 assert ours.terminal[s] and np.all(ours.successor[s, a] == successor)
                 continue
             np.testing.assert_allclose(ours.probability[s, a], probability, rtol=1e-15)
@@ -128,9 +59,15 @@ def test_tables_are_gymnasiums():
 
 
 def test_limits():
-    limits = {name: gymnasium.spec(name).max_episode_steps for name in ("FrozenLake-v1", "FrozenLake8x8-v1")}
-    assert [make("frozenlake", map=name)[0].max_steps for name in ("4x4", "8x8")] == list(limits.values())
-    assert gymnasium.spec("CliffWalking-v1").max_episode_steps is None and make("cliffwalk")[0].max_steps == 200
+    limits = {
+        name: gymnasium.spec(name).max_episode_steps
+        for name in ("FrozenLake-v1", "FrozenLake8x8-v1")
+    }
+    assert [make("frozenlake", map=name)[0].max_steps for name in ("4x4", "8x8")] == list(
+        limits.values()
+    )
+    assert gymnasium.spec("CliffWalking-v1").max_episode_steps is None
+    assert make("cliffwalk")[0].max_steps == 200
 
 
 def test_frozenlake_in_numbers():
@@ -141,19 +78,29 @@ def test_frozenlake_in_numbers():
     assert lake.expected_return(100, greedy) == pytest.approx(0.740165, abs=1e-6)
     assert lake.expected_return(100, np.full((16, 4), 0.25)) == pytest.approx(0.013940, abs=1e-6)
     assert lake.optimal_values(0.99)[0] == pytest.approx(0.542026, abs=1e-6)
-    assert lake.optimal_values(1.0)[0] == pytest.approx(14 / 17, abs=1e-9)             # without a limit
-    assert FrozenLake(map="8x8").expected_return(200) == pytest.approx(0.91, abs=5e-3)     # Gymnasium's figure
+    # without a limit
+    assert lake.optimal_values(1.0)[0] == pytest.approx(14 / 17, abs=1e-9)
+    # from Gymnasium's documentation
+    assert FrozenLake(map="8x8").expected_return(200) == pytest.approx(0.91, abs=5e-3)
     assert FrozenLake(slippery=False).optimal_values(0.99)[0] == pytest.approx(0.99**5)
 
     env, params = make("frozenlake")
     policy = jnp.asarray(greedy, jnp.int32)
-    _, _, reward, terminated, _, _ = rollout(env, params, 100, lambda obs, state: policy[obs], batch=2000)
+    _, _, reward, terminated, _, _ = rollout(
+        env, params, 100, lambda obs, state: policy[obs], batch=2000
+    )
     won = (reward * (np.cumsum(terminated, 1) - terminated == 0)).sum(1)
     assert abs(won.mean() - 0.740165) < 4 * np.sqrt(0.74 * 0.26 / 2000)
 
 
 def test_frozenlake_refuses_what_is_no_map():
-    for lake in ({"map": "5x5"}, {"map": ("SF", "G")}, {"map": ("FG",)}, {"map": ("SX",)}, {"success_rate": 1.5}):
+    for lake in (
+        {"map": "5x5"},
+        {"map": ("SF", "G")},
+        {"map": ("FG",)},
+        {"map": ("SX",)},
+        {"success_rate": 1.5},
+    ):
         with pytest.raises(ValueError):
             FrozenLake(**lake)
 
@@ -161,15 +108,23 @@ def test_frozenlake_refuses_what_is_no_map():
 def test_cliffwalk_in_numbers():
     cliff = CliffWalk()
     assert cliff.optimal_values(1.0)[36] == pytest.approx(-13)
-    up, right, down = 0, 1, 2
-    paths = {-13: [up, *[right] * 11, down], -17: [*[up] * 3, *[right] * 11, *[down] * 3], -112: [right] * 13}
+    up = 0
+    right = 1
+    down = 2
+    paths = {
+        -13: [up, *[right] * 11, down],
+        -17: [*[up] * 3, *[right] * 11, *[down] * 3],
+        -112: [right] * 13,
+    }
     env, params = make("cliffwalk")
     for worth, path in paths.items():
         _, _, reward, terminated, _, _ = rollout(env, params, len(path), actions=jnp.int32([path]))
-        if worth == -112:                               # one step into the cliff ends nothing, and leads back
+        # one step into the cliff ends nothing, and leads back
+        if worth == -112:
             assert not terminated.any() and reward.sum() == -1300
         else:
-            assert reward.sum() == worth and np.flatnonzero(terminated[0]).tolist() == [len(path) - 1]
+            assert reward.sum() == worth
+            assert np.flatnonzero(terminated[0]).tolist() == [len(path) - 1]
 
 
 @pytest.mark.parametrize("env", [FrozenLake(), RandomMDP(states=5, actions=2, branching=4, seed=3)])
@@ -177,7 +132,10 @@ def test_what_follows_is_as_frequent_as_it_is_likely(env, draws=1000):
     S, A, _ = env.transitions.shape
     s, a = (x.ravel() for x in np.mgrid[:S, :A])
     keys = jax.random.split(jax.random.key(0), (S * A, draws))
-    one = lambda key, s, a: env.step(key, TabularState(s), a, ())
+
+    def one(key, s, a):
+        return env.step(key, TabularState(s), a, ())
+
     many = jax.jit(jax.vmap(jax.vmap(one, (0, None, None))))
     place, state, reward, over, *_ = many(keys, jnp.int32(s), jnp.int32(a))
     np.testing.assert_array_equal(place, state.place)
@@ -197,8 +155,10 @@ def test_random_mdp_is_what_garnet_says():
     assert np.all((env.transitions > 0).sum(-1) == 3)                       # distinct successors
     np.testing.assert_allclose(env.transitions.sum(-1), 1.0, rtol=1e-12)
     many = RandomMDP(states=200, actions=5, branching=2, seed=0)
-    assert abs(many.rewards.mean()) < 4 / np.sqrt(1000) and abs(many.rewards.std() - 1) < 4 / np.sqrt(2000)
-    np.testing.assert_allclose(many.outcomes.probability.mean((0, 1)), 0.5, atol=0.05)     # of a uniform cut
+    assert abs(many.rewards.mean()) < 4 / np.sqrt(1000)
+    assert abs(many.rewards.std() - 1) < 4 / np.sqrt(2000)
+    # of a uniform cut
+    np.testing.assert_allclose(many.outcomes.probability.mean((0, 1)), 0.5, atol=0.05)
     assert np.any(RandomMDP(seed=1).transitions != RandomMDP().transitions)
     np.testing.assert_array_equal(RandomMDP(seed=1).transitions, RandomMDP(seed=1).transitions)
     assert RandomMDP(seed=1) == RandomMDP(seed=1) != RandomMDP(seed=2)
@@ -208,18 +168,22 @@ def test_random_mdp_is_what_garnet_says():
 
 def test_random_mdp_pays_what_its_values_say():
     env, params = make("random-mdp")
-    facts, gamma = env.unwrapped, 0.9
+    facts = env.unwrapped
+    gamma = 0.9
     values = facts.optimal_values(gamma)
     best = solve.action_values(facts.transitions, facts.rewards, values, gamma).argmax(-1)
     policy = jnp.asarray(best, jnp.int32)
-    obs, _, reward, terminated, truncated, _ = rollout(env, params, 32, lambda obs, state: policy[obs], batch=4000)
+    obs, _, reward, terminated, truncated, _ = rollout(
+        env, params, 32, lambda obs, state: policy[obs], batch=4000
+    )
     returns = (reward * gamma ** np.arange(32)).sum(1)
     want = facts.expected_return(32, best, gamma)
     assert abs(returns.mean() - want) < 4 * returns.std() / np.sqrt(4000)
     assert not terminated.any() and truncated[:, -1].all()
     np.testing.assert_allclose(np.bincount(obs[:, 0], minlength=6) / 4000, facts.start, atol=0.03)
     np.testing.assert_allclose(facts.policy_values(best, gamma), values, rtol=1e-10)
-    assert np.mean(gamma ** np.arange(1, 33)) == pytest.approx(0.27, abs=5e-3)           # what the docstring warns of
+    # as the docstring warns
+    assert np.mean(gamma ** np.arange(1, 33)) == pytest.approx(0.27, abs=5e-3)
 
 
 # ---------------------------------------------------------------- DeepSea
@@ -227,22 +191,35 @@ def test_random_mdp_pays_what_its_values_say():
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_deepsea_is_gymnaxs(deterministic, size=5):
-    """From every cell, by either action, with the same map and, in the wind, the same random numbers."""
+    """All cells and actions, with the same map and the same random numbers."""
     from gymnax.environments.bsuite.deep_sea import EnvState
 
-    env, other = DeepSea(size, deterministic), gymnax.make("DeepSea-bsuite", size=size)[0]
-    theirs = other.default_params.replace(deterministic=deterministic)
+    env = DeepSea(size, deterministic)
+    other = gymnax.make("DeepSea-bsuite", size=size)[0]
+    gymnax_params = other.default_params.replace(deterministic=deterministic)
     row, column, action = (jnp.asarray(x.ravel(), jnp.int32) for x in np.mgrid[:size, :size, :2])
     keys = jax.random.split(jax.random.key(0), len(row))
-    ours = jax.jit(jax.vmap(lambda key, *s: env.step(key, DeepSeaState(*s[:2]), s[2], env.default_params)))
+    ours = jax.jit(
+        jax.vmap(lambda key, *s: env.step(key, DeepSeaState(*s[:2]), s[2], env.default_params))
+    )
     obs, state, reward, terminated, truncated, _ = ours(keys, row, column, action)
 
     def reference(key, row, column, action):
-        state = EnvState(row=row, column=column, bad_episode=False, total_bad_episodes=0, denoised_return=0,
-                         optimal_return=0.0, action_mapping=jnp.asarray(env.right), time=row)
-        return other.step_env(key, state, action, theirs)
+        state = EnvState(
+            row=row,
+            column=column,
+            bad_episode=False,
+            total_bad_episodes=0,
+            denoised_return=0,
+            optimal_return=0.0,
+            action_mapping=jnp.asarray(env.right),
+            time=row,
+        )
+        return other.step_env(key, state, action, gymnax_params)
 
-    their_obs, their_state, their_reward, their_terminated, _ = jax.jit(jax.vmap(reference))(keys, row, column, action)
+    their_obs, their_state, their_reward, their_terminated, _ = jax.jit(jax.vmap(reference))(
+        keys, row, column, action
+    )
     np.testing.assert_array_equal(obs, their_obs)
     np.testing.assert_array_equal(state, [their_state.row, their_state.column])
     np.testing.assert_allclose(reward, their_reward, atol=1e-7)
@@ -251,10 +228,13 @@ def test_deepsea_is_gymnaxs(deterministic, size=5):
 
 
 def sea_table(size, holds, move_cost):
-    """(transitions, rewards) of a sea with (row, column) as states, the actions left and right, and an end."""
-    P, r = np.zeros((size * size + 1, 2, size * size + 1)), np.zeros((size * size + 1, 2))
+    """Return (transitions, rewards) of DeepSea, with states (row, column) and an end state."""
+    P = np.zeros((size * size + 1, 2, size * size + 1))
+    r = np.zeros((size * size + 1, 2))
     for row, column in itertools.product(range(size), repeat=2):
-        to = lambda c, row=row: (row + 1) * size + min(max(c, 0), size - 1) if row + 1 < size else size * size
+        def to(c, row=row):
+            return (row + 1) * size + min(max(c, 0), size - 1) if row + 1 < size else size * size
+
         s = row * size + column
         P[s, 0, to(column - 1)] += 1.0
         P[s, 1, to(column + 1)] += holds
@@ -270,7 +250,9 @@ def test_deepsea_optimum_by_dynamic_programming(size):
         env = DeepSea(size, deterministic)
         table = sea_table(size, 1.0 if deterministic else 1 - 1 / size, cost)
         best = solve.finite_horizon(*table, size)[size, 0]
-        assert env.optimal_return(env.default_params._replace(move_cost=cost)) == pytest.approx(best, rel=1e-10)
+        assert env.optimal_return(env.default_params._replace(move_cost=cost)) == pytest.approx(
+            best, rel=1e-10
+        )
     assert DeepSea(size).optimal_return() == pytest.approx(0.99)
     if size == 8:
         bsuites = (1 - 1 / size) ** (size - 1) - 0.01
@@ -280,7 +262,10 @@ def test_deepsea_optimum_by_dynamic_programming(size):
 def test_deepsea_played():
     env, params = make("deepsea", size=6)
     right = jnp.asarray(env.unwrapped.right)
-    dive = lambda obs, state: right[jnp.argmax(obs.sum(1)), jnp.argmax(obs.sum(0))]
+
+    def dive(obs, state):
+        return right[jnp.argmax(obs.sum(1)), jnp.argmax(obs.sum(0))]
+
     obs, _, reward, terminated, truncated, _ = rollout(env, params, 6, dive)
     assert reward.sum() == pytest.approx(0.99) and terminated[0, -1] and not truncated.any()
     np.testing.assert_array_equal(obs[0], np.eye(6)[:, None] * np.eye(6)[:, :, None])
@@ -294,8 +279,10 @@ def test_deepsea_in_the_wind():
     facts = env.unwrapped
     right = jnp.asarray(facts.right)
 
-    def dive(obs, state):                              # right on the diagonal, left once a move has failed
-        row, column = jnp.argmax(obs.sum(1)), jnp.argmax(obs.sum(0))
+    # right on the diagonal, left once a move has failed
+    def dive(obs, state):
+        row = jnp.argmax(obs.sum(1))
+        column = jnp.argmax(obs.sum(0))
         return jnp.where(row == column, right[row, column], 1 - right[row, column])
 
     returns = rollout(env, params, 4, dive, batch=20_000)[2].sum(1)
@@ -316,37 +303,49 @@ def test_lqr_in_numbers():
     P, K = solve.riccati(lqr.A, lqr.B, lqr.Q, lqr.R)
     np.testing.assert_allclose(K, [[2.5853, 3.5747]], atol=5e-5)
     assert np.trace(P) == pytest.approx(18.7886, abs=5e-5)
-    assert lqr.optimal_return(50) == pytest.approx(-18.7886, abs=2e-3)       # the limit saves the cost of what follows
+    # the limit saves the cost of what follows
+    assert lqr.optimal_return(50) == pytest.approx(-18.7886, abs=2e-3)
     assert lqr.optimal_return(400) == pytest.approx(-18.7886, abs=5e-5)
     assert lqr.linear_return(K, 50) == pytest.approx(-18.7877, abs=5e-5)
     assert lqr.optimal_return(50) - lqr.linear_return(K, 50) == pytest.approx(0.0007, abs=5e-5)
     assert lqr.linear_return(np.zeros((1, 2)), 50) == pytest.approx(-504.25, abs=1e-6)
     other = LQR(**TU_RECHT)
-    assert np.trace(solve.riccati(other.A, other.B, other.Q, other.R)[0]) == pytest.approx(0.137287, abs=1e-6)
+    assert np.trace(solve.riccati(other.A, other.B, other.Q, other.R)[0]) == pytest.approx(
+        0.137287, abs=1e-6
+    )
 
 
 def test_riccati_is_scipys(rng):
     for n, m in ((1, 1), (2, 1), (3, 2)):
-        A, B = rng.normal(size=(n, n)), rng.normal(size=(n, m))
-        Q, R = np.eye(n) * rng.uniform(0.1, 1), np.eye(m) * rng.uniform(0.1, 1)
+        A = rng.normal(size=(n, n))
+        B = rng.normal(size=(n, m))
+        Q = np.eye(n) * rng.uniform(0.1, 1)
+        R = np.eye(m) * rng.uniform(0.1, 1)
         P, K = solve.riccati(A, B, Q, R)
         np.testing.assert_allclose(P, solve_discrete_are(A, B, Q, R), rtol=1e-8)
         np.testing.assert_allclose(solve.quadratic_cost(A, B, Q, R, K, 2000)[-1], P, rtol=1e-8)
 
 
 def test_finite_riccati_is_least_squares(rng, T=3):
-    """All the controls of an episode at once, as one quadratic problem."""
-    A, B = np.array([[1.1, 0.3], [0.0, 0.9]]), np.array([[0.2], [1.0]])
-    Q, R = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([[0.7]])
+    """All controls of an episode together solve one quadratic problem."""
+    A = np.array([[1.1, 0.3], [0.0, 0.9]])
+    B = np.array([[0.2], [1.0]])
+    Q = np.array([[2.0, 0.5], [0.5, 1.0]])
+    R = np.array([[0.7]])
     x0 = rng.normal(size=2)
-    states, controls = [np.eye(2)], [np.zeros((2, T))]                     # x_t = states[t] x0 + controls[t] u
+    # x_t = states[t] x0 + controls[t] u
+    states = [np.eye(2)]
+    controls = [np.zeros((2, T))]
     for t in range(T - 1):
         states.append(A @ states[-1])
         controls.append(A @ controls[-1] + B @ np.eye(T)[t][None])
     H = sum(c.T @ Q @ c for c in controls) + R[0, 0] * np.eye(T)
     f = sum(c.T @ Q @ s @ x0 for c, s in zip(controls, states))
     u = -np.linalg.solve(H, f)
-    cost = sum((s @ x0 + c @ u) @ Q @ (s @ x0 + c @ u) for s, c in zip(states, controls)) + R[0, 0] * u @ u
+    cost = (
+        sum((s @ x0 + c @ u) @ Q @ (s @ x0 + c @ u) for s, c in zip(states, controls))
+        + R[0, 0] * u @ u
+    )
     P, K = solve.finite_riccati(A, B, Q, R, T)
     assert x0 @ P[T] @ x0 == pytest.approx(cost, rel=1e-10)
     np.testing.assert_allclose(-K[T] @ x0, u[:1], rtol=1e-8)
@@ -356,19 +355,27 @@ def test_finite_riccati_is_least_squares(rng, T=3):
 def test_lqr_step_is_the_system(rng):
     env = LQR(**TU_RECHT)
     x, u = rng.normal(size=(2, 50, 3)).astype(np.float32)
-    step = jax.jit(jax.vmap(lambda x, u: env.step(jax.random.key(0), LQRState(x), u, env.default_params)))
+    step = jax.jit(
+        jax.vmap(lambda x, u: env.step(jax.random.key(0), LQRState(x), u, env.default_params))
+    )
     obs, state, reward, *_ = step(x, u)
-    np.testing.assert_allclose(obs, x @ np.array(env.A).T + u @ np.array(env.B).T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        obs, x @ np.array(env.A).T + u @ np.array(env.B).T, rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_array_equal(state.x, obs)
     np.testing.assert_allclose(reward, -1e-3 * (x**2).sum(1) - (u**2).sum(1), rtol=1e-5)
 
 
 def test_lqr_played():
-    """The best gain, with noise: what it costs on average is what the recursion says."""
+    """The mean cost of the best gain, with noise, equals that of the recursion."""
     env, params = make("lqr", noise=0.3)
-    facts, gain = env.unwrapped, env.unwrapped.gain
+    facts = env.unwrapped
+    gain = env.unwrapped.gain
     control = jnp.asarray(-gain, jnp.float32)
-    policy = lambda obs, state: jnp.sum(control * obs[None], axis=-1)
+
+    def policy(obs, state):
+        return jnp.sum(control * obs[None], axis=-1)
+
     obs, _, reward, terminated, truncated, _ = rollout(env, params, 50, policy, batch=4000)
     returns = reward.sum(1)
     want = facts.linear_return(gain, 50, LQRParams(noise=0.3))
@@ -387,20 +394,29 @@ def test_lqr_refuses_shapes_that_do_not_fit():
 
 
 def test_pictures_show_where_we_are():
-    at = lambda place: TabularState(jnp.int32(place))
+    def at(place):
+        return TabularState(jnp.int32(place))
+
+    # after the last step
     boards = [
-        (FrozenLake(), at(9), (2, 1), (4, 4)), (FrozenLake(map=("SFG", "HHH")), at(2), (0, 2), (2, 3)),
-        (CliffWalk(), at(36), (3, 0), (4, 12)), (RandomMDP(states=9), at(8), (1, 8), (2, 9)),
+        (FrozenLake(), at(9), (2, 1), (4, 4)),
+        (FrozenLake(map=("SFG", "HHH")), at(2), (0, 2), (2, 3)),
+        (CliffWalk(), at(36), (3, 0), (4, 12)),
+        (RandomMDP(states=9), at(8), (1, 8), (2, 9)),
         (DeepSea(6), DeepSeaState(jnp.int32(4), jnp.int32(2)), (4, 2), (7, 6)),
-        (DeepSea(6), DeepSeaState(jnp.int32(6), jnp.int32(5)), (6, 5), (7, 6)),         # after the last step
+        (DeepSea(6), DeepSeaState(jnp.int32(6), jnp.int32(5)), (6, 5), (7, 6)),
     ]
     assert_agents_are_shown(boards)
 
 
 def test_lqr_picture_has_the_point_in_its_place():
     one = LQR(A=[[1]], B=[[1]], Q=[[1]], R=[[1]])
-    for env, x, (across, up) in [(LQR(), [2.0, -1.0], (2, -1)), (LQR(**TU_RECHT), [-3.0, 1.0, 0.5], (-3, 1)),
-                                 (one, [2.0], (2, 0)), (LQR(), [0.0, 1e9], (0, 3.8))]:
+    for env, x, (across, up) in [
+        (LQR(), [2.0, -1.0], (2, -1)),
+        (LQR(**TU_RECHT), [-3.0, 1.0, 0.5], (-3, 1)),
+        (one, [2.0], (2, 0)),
+        (LQR(), [0.0, 1e9], (0, 3.8)),
+    ]:
         picture = env.render(LQRState(jnp.asarray(x)), env.default_params)
         assert picture.shape == (400, 400, 3) and picture.dtype == np.uint8
         assert tuple(picture[round(200 - 50 * up), round(200 + 50 * across)]) == BLUE

@@ -1,4 +1,4 @@
-"""The memory tasks: against loops written from the papers, and what is earned with memory and without."""
+"""Tests of the memory tasks: loops written from the papers, and returns with and without memory."""
 
 import itertools
 
@@ -18,10 +18,12 @@ from tests.envs_jax.cases import assert_agents_are_shown, rollout
 
 
 class Bakker:
-    """The T-maze as the paper tells it, one agent at a time."""
+    """The T-maze of the paper, one agent at a time."""
 
     def __init__(self, length, goal):
-        self.length, self.goal, self.place = length, goal, 0
+        self.length = length
+        self.goal = goal
+        self.place = 0
 
     def see(self):
         if self.place == 0:
@@ -29,7 +31,7 @@ class Bakker:
         return (0, 1, 0) if self.place == self.length else (1, 0, 1)
 
     def act(self, action):
-        """-> (reward, over)"""
+        """Return (reward, over)."""
         if self.place == self.length and action in (NORTH, SOUTH):
             return (4.0 if action == self.goal else -0.1), True
         if action == EAST and self.place < self.length:
@@ -61,11 +63,14 @@ def test_tmaze_is_the_papers(length, batch=128, steps=30):
 
 
 def test_tmaze_with_memory_and_without():
-    """All 256 policies that see an observation and remember nothing, on both goals; and one that remembers."""
-    seen, length = [(1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 1, 0)], 3
+    """All 256 policies without memory, for both goals, and one policy with memory."""
+    seen = [(1, 1, 0), (0, 1, 1), (1, 0, 1), (0, 1, 0)]
+    length = 3
 
     def play(answers, goal):
-        maze, total, over = Bakker(length, goal), 0.0, False
+        maze = Bakker(length, goal)
+        total = 0.0
+        over = False
         for _ in range(40):
             reward, over = maze.act(answers[maze.see()])
             total += reward
@@ -91,8 +96,10 @@ def test_tmaze_played():
         return jnp.where(state.place < facts.length, EAST, jnp.where(state.south, SOUTH, NORTH))
 
     obs, _, reward, terminated, _, _ = rollout(env, params, 11, knowing, batch=64)
-    assert np.all(reward.sum(1) == facts.optimal_return(params)) and np.all(np.flatnonzero(~terminated[0]) == range(10))
-    assert np.all(obs[:, 1:10] == [1, 0, 1]) and np.all(obs[:, 10] == [0, 1, 0])            # no sign on the way
+    assert np.all(reward.sum(1) == facts.optimal_return(params))
+    assert np.all(np.flatnonzero(~terminated[0]) == range(10))
+    # no sign on the way
+    assert np.all(obs[:, 1:10] == [1, 0, 1]) and np.all(obs[:, 10] == [0, 1, 0])
     south = obs[:, 0, 2]
     assert set(south) == {0.0, 1.0} and abs(south.mean() - 0.5) < 0.25
     north = jnp.full((512, 11), EAST).at[:, 10].set(NORTH)
@@ -106,23 +113,37 @@ def test_tmaze_played():
 
 @pytest.mark.parametrize("length, bits", [(1, 1), (2, 3), (8, 1)])
 def test_memory_chain_is_gymnaxs(rng, length, bits, batch=16):
-    """Step by step, from the same contexts and queries, to the end; what gymnax observes is outside its own space."""
+    """Steps from equal contexts and queries; gymnax's observations are outside its own space."""
     from gymnax.environments.bsuite.memory_chain import EnvState
 
-    env, (other, theirs) = MemoryChain(length, bits), gymnax.make("MemoryChain-bsuite", num_bits=bits)
-    theirs = theirs.replace(memory_length=length)
-    context, query = jnp.asarray(rng.integers(2, size=(batch, bits)), jnp.int32), jnp.asarray(
-        rng.integers(bits, size=batch), jnp.int32)
+    env = MemoryChain(length, bits)
+    other, gymnax_params = gymnax.make("MemoryChain-bsuite", num_bits=bits)
+    gymnax_params = gymnax_params.replace(memory_length=length)
+    context = jnp.asarray(rng.integers(2, size=(batch, bits)), jnp.int32)
+    query = jnp.asarray( rng.integers(bits, size=batch), jnp.int32)
     actions = jnp.asarray(rng.integers(2, size=(batch, length + 1)), jnp.int32)
-    key, zero = jax.random.key(0), jnp.int32(0)
+    key = jax.random.key(0)
+    zero = jnp.int32(0)
 
     def both(context, query, actions):
         def step(carry, action):
             ours, reference = carry
             obs, ours, reward, terminated, *_ = env.step(key, ours, action, ())
-            their_obs, reference, their_reward, their_terminated, _ = other.step_env(key, reference, action, theirs)
-            return (ours, reference), ((obs, reward, terminated), (their_obs, their_reward, their_terminated))
-        reference = EnvState(context=context, query=query, total_perfect=zero, total_regret=jnp.float32(0.0), time=zero)
+            their_obs, reference, their_reward, their_terminated, _ = other.step_env(
+                key, reference, action, gymnax_params
+            )
+            return (ours, reference), (
+                (obs, reward, terminated),
+                (their_obs, their_reward, their_terminated),
+            )
+
+        reference = EnvState(
+            context=context,
+            query=query,
+            total_perfect=zero,
+            total_regret=jnp.float32(0.0),
+            time=zero,
+        )
         return jax.lax.scan(step, (MemoryChainState(context, query, zero), reference), actions)[1]
 
     ours, want = jax.jit(jax.vmap(both))(context, query, actions)
@@ -130,25 +151,30 @@ def test_memory_chain_is_gymnaxs(rng, length, bits, batch=16):
     obs, reward, terminated = map(np.asarray, ours)
     np.testing.assert_array_equal(terminated, np.arange(length + 1) == np.full((batch, 1), length))
     assert np.all(np.abs(reward[:, -1]) == 1) and np.all(reward[:, :-1] == 0)
-    assert np.any(obs[:, 0, 2:] < float(other.observation_space(theirs).low))
+    assert np.any(obs[:, 0, 2:] < float(other.observation_space(gymnax_params).low))
 
 
 @pytest.mark.parametrize("length, bits", [(8, 1), (4, 5)])
 def test_memory_chain_with_memory_and_without(length, bits, batch=2000):
-    """What is asked can be told from what was seen at first, and from nothing that is seen later."""
+    """The first observation contains the answer, and no later one does."""
     env, params = make("memory-chain", length=length, bits=bits)
     obs, action, reward, terminated, truncated, _ = rollout(env, params, length + 1, batch=batch)
     assert terminated[:, -1].all() and not truncated.any() and env.max_steps == length + 1
-    queries, contexts = obs[:, -1, 1].astype(int), obs[:, 0, 2:]
+    queries = obs[:, -1, 1].astype(int)
+    contexts = obs[:, 0, 2:]
     answer = (contexts[np.arange(batch), queries] + 1) / 2
     np.testing.assert_array_equal(reward[:, -1], np.where(action[:, -1] == answer, 1, -1))
-    assert env.unwrapped.optimal_return() == 1 and np.all(obs[:, 2:, 2:] == 0) and np.all(obs[:, :-1, 1] == 0)
+    assert env.unwrapped.optimal_return() == 1
+    assert np.all(obs[:, 2:, 2:] == 0)
+    assert np.all(obs[:, :-1, 1] == 0)
     clock = [1, *np.linspace(1, 1 / length, length)]
     np.testing.assert_allclose(obs[:, :, 0], np.broadcast_to(clock, (batch, length + 1)), rtol=1e-6)
     np.testing.assert_allclose(contexts.mean(0), 0.0, atol=4 / np.sqrt(batch))
     np.testing.assert_allclose(np.bincount(queries, minlength=bits) / batch, 1 / bits, atol=0.05)
-    for blind in (0, 1):                                   # the same answer whatever is asked
-        assert abs(np.where(answer == blind, 1.0, -1.0).mean() - env.unwrapped.chance_return()) < 4 / np.sqrt(batch)
+    for blind in (0, 1):  # the same answer for every query
+        assert abs(
+            np.where(answer == blind, 1.0, -1.0).mean() - env.unwrapped.chance_return()
+        ) < 4 / np.sqrt(batch)
 
 
 # ---------------------------------------------------------------- repeat previous
@@ -167,7 +193,8 @@ def test_repeat_previous_against_a_loop(delay, symbols):
     np.testing.assert_array_equal(reward, want)
     assert not terminated.any() and truncated[:, -1].all()
     np.testing.assert_allclose(np.bincount(shown.ravel()) / shown.size, 1 / symbols, atol=0.05)
-    returns, chance = reward.sum(1), env.unwrapped.chance_return(steps)
+    returns = reward.sum(1)
+    chance = env.unwrapped.chance_return(steps)
     assert abs(returns.mean() - chance) < 4 * returns.std() / np.sqrt(64)
     assert chance == env.unwrapped.optimal_return(steps) / symbols
 
@@ -176,15 +203,23 @@ def test_repeat_previous_with_memory_and_without():
     env, params = make("repeat-previous")
     facts = env.unwrapped
     assert facts.optimal_return(32) == 30 and facts.chance_return(32) == 7.5 and env.max_steps == 32
-    echo = lambda obs, state: jnp.argmax(obs)
-    np.testing.assert_allclose(rollout(env, params, 32, echo, batch=512)[2].sum(1).mean(), 7.5, atol=0.5)
+
+    def echo(obs, state):
+        return jnp.argmax(obs)
+
+    np.testing.assert_allclose(
+        rollout(env, params, 32, echo, batch=512)[2].sum(1).mean(), 7.5, atol=0.5
+    )
 
 
 @pytest.mark.parametrize("delay", [2, 64])
 def test_repeat_previous_optimum_is_the_same_for_every_delay(delay):
     env, params = make("repeat-previous", delay=delay)
     facts = env.unwrapped
-    remember = lambda obs, state: jnp.maximum(env.inner_state(state).env.symbols[0], 0)     # what memory would hold
+    # the content of memory
+    def remember(obs, state):
+        return jnp.maximum(env.inner_state(state).env.symbols[0], 0)
+
     assert np.all(rollout(env, params, env.max_steps, remember, batch=4)[2].sum(1) == 30)
     assert facts.optimal_return(env.max_steps) == 30 and env.max_steps == delay + 30
 
@@ -193,15 +228,20 @@ def test_repeat_previous_optimum_is_the_same_for_every_delay(delay):
 
 
 def test_pictures_show_where_we_are():
-    number, context = jnp.int32, jnp.int32([0, 1, 1])
-    chain, previous = MemoryChain(6, bits=3), RepeatPrevious(delay=3)
+    number = jnp.int32
+    context = jnp.int32([0, 1, 1])
+    chain = MemoryChain(6, bits=3)
+    previous = RepeatPrevious(delay=3)
+    # after the last step
     boards = [
         (TMaze(5), TMazeState(number(2), jnp.bool_(True)), (1, 2), (3, 6)),
         (TMaze(5), TMazeState(number(5), jnp.bool_(False)), (1, 5), (3, 6)),
         (chain, MemoryChainState(context, number(2), number(4)), (0, 4), (2, 7)),
-        (chain, MemoryChainState(context, number(0), number(7)), (0, 6), (2, 7)),          # after the last step
+        (chain, MemoryChainState(context, number(0), number(7)), (0, 6), (2, 7)),
         (previous, RepeatPreviousState(jnp.int32([-1, -1, 0, 3])), (1, 3), (2, 4)),
     ]
     assert_agents_are_shown(boards)
-    goals = [TMaze(5).render(TMazeState(number(0), jnp.bool_(south)), ()) for south in (False, True)]
+    goals = [
+        TMaze(5).render(TMazeState(number(0), jnp.bool_(south)), ()) for south in (False, True)
+    ]
     assert np.any(goals[0] != goals[1])

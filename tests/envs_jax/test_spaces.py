@@ -1,3 +1,5 @@
+"""Tests of spaces: samples, membership and pytrees."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,14 @@ from envs_jax.spaces import Box, Discrete, MultiDiscrete
 
 INF = float("inf")
 SPACES = [
-    Discrete(1), Discrete(5), MultiDiscrete((3,)), MultiDiscrete((2, 7, 1)),
-    Box(-1.0, 1.0, ()), Box(-2.0, 3.0, (4,)), Box(-INF, INF, (2, 3)), Box((-1.0, -INF, 0.0), (1.0, 0.5, INF), (3,)),
+    Discrete(1),
+    Discrete(5),
+    MultiDiscrete((3,)),
+    MultiDiscrete((2, 7, 1)),
+    Box(-1.0, 1.0, ()),
+    Box(-2.0, 3.0, (4,)),
+    Box(-INF, INF, (2, 3)),
+    Box((-1.0, -INF, 0.0), (1.0, 0.5, INF), (3,)),
 ]
 
 
@@ -39,13 +47,23 @@ def test_samples_cover_the_choices():
     assert box.min() < -1.9 and box.max() > 2.9 and abs(box.mean() - 0.5) < 0.2
 
 
-@pytest.mark.parametrize("space, stranger", [
-    (Discrete(3), 3), (Discrete(3), -1), (Discrete(3), 1.0), (Discrete(3), [1]),
-    (MultiDiscrete((2, 3)), [1, 3]), (MultiDiscrete((2, 3)), [1]), (MultiDiscrete((2, 3)), [-1, 0]),
-    (MultiDiscrete((2, 3)), [0.0, 0.0]),
-    (Box(-1.0, 1.0, (2,)), [0.0, 1.5]), (Box(-1.0, 1.0, (2,)), [0.0]), (Box(-1.0, 1.0, (2,)), [0.0, np.nan]),
-    (Box(0.0, 1.0, (1,), jnp.int32), [0.5]),
-])
+@pytest.mark.parametrize(
+    "space, stranger",
+    [
+        (Discrete(3), 3),
+        (Discrete(3), -1),
+        (Discrete(3), 1.0),
+        (Discrete(3), [1]),
+        (MultiDiscrete((2, 3)), [1, 3]),
+        (MultiDiscrete((2, 3)), [1]),
+        (MultiDiscrete((2, 3)), [-1, 0]),
+        (MultiDiscrete((2, 3)), [0.0, 0.0]),
+        (Box(-1.0, 1.0, (2,)), [0.0, 1.5]),
+        (Box(-1.0, 1.0, (2,)), [0.0]),
+        (Box(-1.0, 1.0, (2,)), [0.0, np.nan]),
+        (Box(0.0, 1.0, (1,), jnp.int32), [0.5]),
+    ],
+)
 def test_strangers_are_not_contained(space, stranger):
     assert not space.contains(np.asarray(stranger))
 

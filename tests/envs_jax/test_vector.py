@@ -1,4 +1,4 @@
-"""The vectoriser: what it reports of each step, and that its pool of starts is as good as resetting always."""
+"""Tests of the vectorizer: its results in each step, and the distribution of its start states."""
 
 import functools
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from tests.envs_jax.cases import NAMES, random_actions
 
 
 def play(vector, params, init_key, step_keys, actions):
-    """Scan over step_keys [T] and actions [T, num_envs, ...] -> (first Input, environment states before each step,
-    TimeSteps), the latter two [T, ...]."""
+    """Return (first Input, environment states before each step, TimeSteps) of a scan.
+
+    step_keys [T] and actions [T, num_envs, ...]; the last two results are [T, ...].
+    """
     state, first = vector.init(init_key, params)
 
     def step(state, x):
@@ -32,7 +34,7 @@ def play(vector, params, init_key, step_keys, actions):
 
 
 def recorded(name, num_envs=6, steps=60, seed=0, settings=(), **options):
-    """(vector, params, actions, first Input, states, TimeSteps) of random play, as NumPy."""
+    """Return (vector, params, actions, first Input, states, TimeSteps) of random play, as NumPy."""
     env, params = make(name, **dict(settings)) if isinstance(name, str) else (name, ())
     vector = VectorEnv(env, num_envs, **options)
     actions = random_actions(env, params, (steps, num_envs), seed)
@@ -47,7 +49,7 @@ def ended(out):
 
 
 def starts(first, out):
-    """Every first observation of an episode, [episodes, ...]."""
+    """Return the first observation of each episode, [episodes, ...]."""
     return np.concatenate([first.obs, out.input.obs[out.input.first]])
 
 
@@ -67,20 +69,30 @@ def record(request):
 
 
 def test_final_input_is_what_really_followed(record):
-    """Step the environment by hand from each recorded state (where the dynamics need no key)."""
+    """Compare with the environment, stepped from each recorded state without a key."""
     vector, params, actions, _, states, out = record
     if vector.num_groups > 1:
-        states = jax.tree.map(lambda x: x.reshape(x.shape[0], vector.num_envs, *x.shape[3:]), states)
-    step = lambda state, action: vector.env.step(jax.random.key(0), state, action, params)
-    obs, after, reward, terminated, truncated, _ = jax.jit(jax.vmap(jax.vmap(step)))(states, actions)
+        states = jax.tree.map(
+            lambda x: x.reshape(x.shape[0], vector.num_envs, *x.shape[3:]), states
+        )
+
+    def step(state, action):
+        return vector.env.step(jax.random.key(0), state, action, params)
+
+    obs, after, reward, terminated, truncated, _ = jax.jit(jax.vmap(jax.vmap(step)))(
+        states, actions
+    )
     if vector.env.name not in ("MaskedBandit", "RepeatPrevious"):
         np.testing.assert_allclose(out.final_input.obs, obs, rtol=1e-5, atol=1e-6)
         if vector.env.global_state is not None:
-            per_env = jax.vmap(jax.vmap(lambda state: vector.env.global_state(state, params)))(after)
+            per_env = jax.vmap(jax.vmap(lambda state: vector.env.global_state(state, params)))(
+                after
+            )
             np.testing.assert_array_equal(out.final_input.state, per_env)
     np.testing.assert_allclose(out.reward, reward, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(out.terminated, terminated)
-    cut = truncated.reshape(*truncated.shape, *[1] * (out.reward.ndim - 2))      # for all agents together
+    # for all agents together
+    cut = truncated.reshape(*truncated.shape, *[1] * (out.reward.ndim - 2))
     np.testing.assert_array_equal(out.truncated, np.broadcast_to(cut, out.reward.shape))
     assert ended(out).any()
 
@@ -93,11 +105,16 @@ def test_first_and_previous(record):
     assert not out.final_input.first.any()
     np.testing.assert_array_equal(out.final_input.prev_action, actions)
     np.testing.assert_array_equal(out.final_input.prev_reward, out.reward)
-    zeroed = lambda x: np.where(done.reshape(done.shape + (1,) * (x.ndim - 2)), 0, x)
+
+    def zeroed(x):
+        return np.where(done.reshape(done.shape + (1,) * (x.ndim - 2)), 0, x)
+
     np.testing.assert_array_equal(out.input.prev_action, zeroed(actions))
     np.testing.assert_array_equal(out.input.prev_reward, zeroed(out.reward))
     for inputs in (out.input, out.final_input):
-        np.testing.assert_array_equal(inputs.slot, np.tile(np.arange(vector.num_envs), (len(done), 1)))
+        np.testing.assert_array_equal(
+            inputs.slot, np.tile(np.arange(vector.num_envs), (len(done), 1))
+        )
 
 
 def test_input_differs_from_final_input_only_after_an_end(record):
@@ -112,17 +129,21 @@ def test_input_differs_from_final_input_only_after_an_end(record):
 
 def test_episode_return_and_length_are_the_loop(record):
     _, _, _, _, _, out = record
-    total, length = np.zeros_like(out.reward[0]), np.zeros(out.truncated.shape[1], int)
+    total = np.zeros_like(out.reward[0])
+    length = np.zeros(out.truncated.shape[1], int)
     for t, done in enumerate(ended(out)):
-        total, length = total + out.reward[t], length + 1
+        total = total + out.reward[t]
+        length = length + 1
         np.testing.assert_allclose(out.episode_return[t], total, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(out.episode_length[t], length)
-        total[done], length[done] = 0, 0
+        total[done] = 0
+        length[done] = 0
 
 
 def test_masks_belong_to_the_observation_they_come_with():
     _, _, actions, first, _, out = recorded("masked-bandit", num_envs=8, settings={"time_limit": 4})
-    masks = np.concatenate([first.mask[None], out.input.mask])[:-1]       # what the policy saw before each step
+    # what the policy saw before each step
+    masks = np.concatenate([first.mask[None], out.input.mask])[:-1]
     legal = np.take_along_axis(masks, actions[..., None], -1)[..., 0]
     np.testing.assert_array_equal(out.reward == -1.0, ~legal)
     assert out.final_input.mask.any(-1).all() and 0.3 < masks[..., -1].mean() < 0.7
@@ -130,11 +151,14 @@ def test_masks_belong_to_the_observation_they_come_with():
 
 def test_agents_end_together():
     _, _, actions, first, _, out = recorded("two-step", num_envs=5, steps=8)
-    assert first.obs.shape == (5, 2, 3) and first.state.shape == (5, 3) and first.prev_action.shape == (5, 2)
+    assert first.obs.shape == (5, 2, 3)
+    assert first.state.shape == (5, 3)
+    assert first.prev_action.shape == (5, 2)
     assert out.reward.shape == out.terminated.shape == out.episode_return.shape == (8, 5, 2)
     np.testing.assert_array_equal(out.input.first.T, [[False, True] * 4] * 5)
     np.testing.assert_array_equal(out.final_input.state.argmax(-1)[::2], 1 + actions[::2, :, 0])
-    assert np.all(out.input.state.argmax(-1)[1::2] == 0) and np.all(out.final_input.state.argmax(-1)[1::2] != 0)
+    assert np.all(out.input.state.argmax(-1)[1::2] == 0)
+    assert np.all(out.final_input.state.argmax(-1)[1::2] != 0)
 
 
 # -------------------------------------------------------------------- the pool of starts
@@ -145,8 +169,10 @@ POOLS = [{"pool_size": 8}, {"group_size": 4, "pool_size": 5}, {"reset": "always"
 
 @functools.cache
 def cartpole_starts(which):
-    """All first observations of 1,608 episodes, with few spare starts."""
-    _, _, _, first, _, out = recorded("cartpole", 8, 400, seed=which, settings={"time_limit": 2}, **POOLS[which])
+    """Return the first observations of 1,608 episodes, with few spare starts."""
+    _, _, _, first, _, out = recorded(
+        "cartpole", 8, 400, seed=which, settings={"time_limit": 2}, **POOLS[which]
+    )
     assert ended(out).sum() == 8 * 200
     return starts(first, out)
 
@@ -170,7 +196,10 @@ class LotteryState(NamedTuple):
 
 @dataclass(frozen=True)
 class Lottery(Environment):
-    """A start says how long its episode will last, 1 .. 4 steps: a pool that favours some starts shows it."""
+    """Environment whose start state determines the length of the episode, 1 to 4 steps.
+
+    A pool that favors some starts changes the distribution of lengths.
+    """
 
     def reset(self, key, params):
         left = jax.random.randint(key, (), 1, 5, jnp.int32)
@@ -178,7 +207,14 @@ class Lottery(Environment):
 
     def step(self, key, state, action, params):
         left = state.left - 1
-        return left.astype(jnp.float32)[None], LotteryState(left), jnp.float32(0), left == 0, jnp.bool_(False), {}
+        return (
+            left.astype(jnp.float32)[None],
+            LotteryState(left),
+            jnp.float32(0),
+            left == 0,
+            jnp.bool_(False),
+            {},
+        )
 
     def observation_space(self, params):
         return Box(0.0, 4.0, (1,))
@@ -187,11 +223,16 @@ class Lottery(Environment):
         return Discrete(2)
 
 
-@pytest.mark.parametrize("options", [{"pool_size": 8}, {"pool_size": 13}, {"group_size": 2, "pool_size": 3}], ids=str)
-def test_the_pool_does_not_favour_starts(options):
+@pytest.mark.parametrize(
+    "options", [{"pool_size": 8}, {"pool_size": 13}, {"group_size": 2, "pool_size": 3}], ids=str
+)
+def test_the_pool_does_not_favor_starts(options):
     _, _, _, first, _, out = recorded(Lottery(), 8, 1500, seed=1, **options)
-    # the first 350 episodes of each slot, which all slots finish: in a fixed time short ones are more
-    lengths = [np.concatenate([first.obs[i], out.input.obs[out.input.first[:, i], i, 0]])[:350] for i in range(8)]
+    # the first 350 episodes of each slot: short episodes are more frequent in a fixed time
+    lengths = [
+        np.concatenate([first.obs[i], out.input.obs[out.input.first[:, i], i, 0]])[:350]
+        for i in range(8)
+    ]
     counts = np.bincount(np.concatenate(lengths).astype(int), minlength=5)[1:]
     assert counts.sum() == 8 * 350 and chisquare(counts).pvalue > 1e-3
 
@@ -200,10 +241,15 @@ def test_the_pool_does_not_favour_starts(options):
     (make("cartpole")[0], {"pool_size": 5}), (Lottery(), {"group_size": 2, "pool_size": 3}),
 ], ids=["cartpole", "lottery in groups"])
 def test_members_under_vmap_are_bitwise_the_single_runs(env, options, optimized):
-    """Also where they refill their pools in different steps."""
-    vector, params = VectorEnv(env, 4, **options), env.default_params
-    keys, actions = jax.random.split(jax.random.key(2), (3, 151)), random_actions(env, params, (3, 150, 4))
-    run = lambda keys, actions: play(vector, params, keys[0], keys[1:], actions)
+    """Members refill their pools in different steps."""
+    vector = VectorEnv(env, 4, **options)
+    params = env.default_params
+    keys = jax.random.split(jax.random.key(2), (3, 151))
+    actions = random_actions(env, params, (3, 150, 4))
+
+    def run(keys, actions):
+        return play(vector, params, keys[0], keys[1:], actions)
+
     together = jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(keys, actions))
     alone = jax.jit(run)
     for i in range(3):
@@ -215,19 +261,26 @@ def test_members_under_vmap_are_bitwise_the_single_runs(env, options, optimized)
 
 @pytest.mark.parametrize("options", [{}, {"group_size": 2}], ids=str)
 def test_refilling_stays_a_branch_under_vmap(options):
-    """A `lax.cond` that vmap turns into a select would draw a pool in every step; so nothing is drawn but in a loop."""
+    """Random numbers are drawn only inside a loop.
+
+    Under vmap a `lax.cond` becomes a select, and would draw a pool in every step.
+    """
     env, params = make("pendulum")
     vector = VectorEnv(env, 4, **options)
     keys = jax.random.split(jax.random.key(0), 2)
     state, _ = jax.eval_shape(jax.vmap(vector.init, (0, None)), keys, params)
-    program = jax.make_jaxpr(jax.vmap(vector.step))(keys, state, random_actions(env, params, (2, 4)))
+    program = jax.make_jaxpr(jax.vmap(vector.step))(
+        keys, state, random_actions(env, params, (2, 4))
+    )
 
     def draws(jaxpr, inside=False):
-        """For each draw of random numbers, whether it is in the body of a loop."""
+        """Yield, for each draw of random numbers, True if it is in the body of a loop."""
         for eqn in jaxpr.eqns:
             if eqn.primitive.name == "random_bits":
                 yield inside
-            for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
+            for inner in jax.tree.leaves(
+                list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+            ):
                 if hasattr(inner, "jaxpr"):
                     yield from draws(inner.jaxpr, inside or eqn.primitive.name == "while")
 
@@ -236,8 +289,10 @@ def test_refilling_stays_a_branch_under_vmap(options):
 
 def test_a_group_is_a_vector_environment_of_its_own():
     env, params = make("cartpole", time_limit=6)
-    both, one = VectorEnv(env, 6, group_size=3, pool_size=4), VectorEnv(env, 3, pool_size=4)
-    actions, keys = random_actions(env, params, (30, 6)), jax.random.split(jax.random.key(4), 31)
+    both = VectorEnv(env, 6, group_size=3, pool_size=4)
+    one = VectorEnv(env, 3, pool_size=4)
+    actions = random_actions(env, params, (30, 6))
+    keys = jax.random.split(jax.random.key(4), 31)
     first, _, out = jax.jit(lambda k, a: play(both, params, k[0], k[1:], a))(keys, actions)
     alone = jax.jit(lambda k, a: play(one, params, k[0], k[1:], a))
     by_group = jax.vmap(lambda key: jax.random.split(key, 2))(keys)
@@ -275,25 +330,34 @@ def test_input_of_a_state_is_the_last_one_reported():
 @pytest.mark.parametrize("options", [{}, {"group_size": 2}], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_state_keeps_its_avals(name, options):
-    """Or a scan over steps would not compile, and a checkpoint not fit."""
+    """Needed by scans over steps, and by checkpoints."""
     env, params = make(name)
     vector = VectorEnv(env, 4, **options)
     key = jax.random.key(0)
-    avals = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+    def avals(tree):
+        return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
     state, inputs = jax.eval_shape(vector.init, key, params)
     after, out = jax.eval_shape(vector.step, key, state, random_actions(env, params, (4,)))
-    assert avals(state) == avals(after) and avals(inputs) == avals(out.input) == avals(out.final_input)
+    assert avals(state) == avals(after)
+    assert avals(inputs) == avals(out.input) == avals(out.final_input)
     assert not any(x.weak_type for x in jax.tree.leaves((state, out)))
     assert all(x.shape[0] == 4 for x in jax.tree.leaves(out))
-    assert out.reward.dtype == jnp.float32 and out.terminated.dtype == out.truncated.dtype == jnp.bool_
+    assert out.reward.dtype == jnp.float32
+    assert out.terminated.dtype == out.truncated.dtype == jnp.bool_
 
 
 def test_an_environment_without_statistics_gets_them():
     assert VectorEnv(Lottery(), 2).env == EpisodeStatistics(Lottery())
-    assert VectorEnv(TimeLimit(EpisodeStatistics(Lottery()), 3), 2).env == TimeLimit(EpisodeStatistics(Lottery()), 3)
+    assert VectorEnv(TimeLimit(EpisodeStatistics(Lottery()), 3), 2).env == TimeLimit(
+        EpisodeStatistics(Lottery()), 3
+    )
 
 
-@pytest.mark.parametrize("options, words", [({"group_size": 3}, "multiple"), ({"pool_size": 3}, "smaller")], ids=str)
+@pytest.mark.parametrize(
+    "options, words", [({"group_size": 3}, "multiple"), ({"pool_size": 3}, "smaller")], ids=str
+)
 def test_sizes_that_do_not_fit_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         VectorEnv(Lottery(), 4, **options)

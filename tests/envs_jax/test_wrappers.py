@@ -1,3 +1,5 @@
+"""Tests of time limits, statistics, `make` and the order of wrappers."""
+
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ def test_time_limit_only_truncates():
 
 
 @pytest.mark.parametrize("limit, terminated, truncated", [
-    (1, [False, True], [True, False]),      # cut before the end (what follows a cut is nobody's business)
+    # cut before the end (nothing is defined after a cut)
+    (1, [False, True], [True, False]),
     (2, [False, True], [False, False]),     # the end and the limit in the same step: it ended
     (3, [False, True], [False, False]),
 ])
@@ -80,17 +83,23 @@ def test_episode_statistics_is_the_loop():
 
 
 def test_episode_statistics_per_agent_and_other_info_kept():
-    dare = lambda obs, state: jnp.array([1, 1])
+    def dare(obs, state):
+        return jnp.array([1, 1])
+
     _, _, _, _, _, info = rollout(EpisodeStatistics(TwoStepGame()), (), 2, dare)
     np.testing.assert_array_equal(info["episode_return"][0], [[0, 0], [8, 8]])
     env = EpisodeStatistics(MaskedBandit())
-    assert set(rollout(env, env.default_params, 1)[-1]) == {"illegal", "episode_return", "episode_length"}
+    assert set(rollout(env, env.default_params, 1)[-1]) == {
+        "illegal",
+        "episode_return",
+        "episode_length",
+    }
 
 
 def test_clip_action():
     @dataclass(frozen=True)
     class Echo(Environment):
-        """Rewards with the action that it was given."""
+        """Environment whose reward is the action."""
 
         low: object = -1.0
         agents: int | None = None
@@ -104,7 +113,9 @@ def test_clip_action():
         def action_space(self, params):
             return Box(self.low, 0.5, (2,))
 
-    given = lambda env, a: env.step(KEY, (), jnp.array(a), ())[2]
+    def given(env, a):
+        return env.step(KEY, (), jnp.array(a), ())[2]
+
     np.testing.assert_array_equal(given(ClipAction(Echo()), [-3.0, 0.25]), [-1.0, 0.25])
     np.testing.assert_array_equal(given(ClipAction(Echo((-1.0, -2.0))), [-3.0, -3.0]), [-1.0, -2.0])
     both = given(ClipAction(Echo((-1.0, -2.0), agents=2)), [[-3.0, -3.0], [9.0, 0.0]])
@@ -132,7 +143,9 @@ def test_wrappers_pass_on_what_there_is_and_no_more():
     np.testing.assert_array_equal(game.global_state(state, ()), [1, 0, 0])
 
 
-@pytest.mark.parametrize("env", [CartPole(), Pendulum(), MaskedBandit(arms=3), TwoStepGame()], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "env", [CartPole(), Pendulum(), MaskedBandit(arms=3), TwoStepGame()], ids=lambda e: e.name
+)
 def test_wrappers_change_nothing_but_max_steps_in_the_spec(env):
     wrapped = spec(EpisodeStatistics(TimeLimit(env, 7)))
     assert wrapped == spec(env)._replace(max_steps=wrapped.max_steps)
@@ -145,7 +158,8 @@ def test_equal_wrappers_are_equal():
 
 def test_make_wraps_by_kind():
     env, params = make("cartpole")
-    assert env == EpisodeStatistics(TimeLimit(CartPole(), 500)) and params == CartPole.default_params
+    assert env == EpisodeStatistics(TimeLimit(CartPole(), 500))
+    assert params == CartPole.default_params
     env, _ = make("pendulum", time_limit=50)
     assert env == EpisodeStatistics(TimeLimit(ClipAction(Pendulum()), 50))
     env, _ = make("cartpole", time_limit=None)
@@ -160,22 +174,52 @@ def test_make_sends_settings_where_they_belong():
     assert params.penalty == 2.0 and isinstance(params.penalty, float)
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: make("cartpol"), ["cartpol", "did you mean 'cartpole'", "pendulum"]),
-    (lambda: make("zzz"), ["zzz", "Known: ", "cartpole"]),
-    (lambda: make("cartpole", lenght=1.0), ["CartPole", "lenght", "did you mean 'length'", "gravity"]),
-    (lambda: make("masked-bandit", arm=3), ["did you mean 'arms'", "penalty"]),
-    (lambda: make("two-step", speed=3), ["TwoStepGame", "Known: none"]),
-    (lambda: make("cartpole", wrappers={"frame_stak": 4}), ["frame_stak", "did you mean 'frame_stack'", "one_hot"]),
-    (lambda: make("cartpole", wrappers={"flatten": 1}), ["flatten", "true or false", "1"]),
-    (lambda: make("cartpole", wrappers={"frame_stack": 2.0}), ["frame_stack", "whole number", "2.0"]),
-    (lambda: make("cartpole", wrappers={"frame_stack": True}), ["frame_stack", "whole number", "True"]),
-    (lambda: make("cartpole", wrappers={"sticky_actions": "x"}), ["sticky_actions", "a number", "'x'"]),
-    (lambda: make("cartpole", wrappers={"clip_reward": 3}), ["clip_reward", "two numbers", "3"]),
-    (lambda: make("cartpole", wrappers={"rescale_action": True}), ["RescaleAction", "CartPole", "Discrete(2)"]),
-    (lambda: make("cartpole", wrappers={"one_hot": True}), ["OneHotObservation", "CartPole", "Box("]),
-    (lambda: make("cartpole", randomize={"lenght": (1, 2)}), ["CartPole", "lenght", "Known: gravity"]),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: make("cartpol"), ["cartpol", "did you mean 'cartpole'", "pendulum"]),
+        (lambda: make("zzz"), ["zzz", "Known: ", "cartpole"]),
+        (
+            lambda: make("cartpole", lenght=1.0),
+            ["CartPole", "lenght", "did you mean 'length'", "gravity"],
+        ),
+        (lambda: make("masked-bandit", arm=3), ["did you mean 'arms'", "penalty"]),
+        (lambda: make("two-step", speed=3), ["TwoStepGame", "Known: none"]),
+        (
+            lambda: make("cartpole", wrappers={"frame_stak": 4}),
+            ["frame_stak", "did you mean 'frame_stack'", "one_hot"],
+        ),
+        (lambda: make("cartpole", wrappers={"flatten": 1}), ["flatten", "true or false", "1"]),
+        (
+            lambda: make("cartpole", wrappers={"frame_stack": 2.0}),
+            ["frame_stack", "whole number", "2.0"],
+        ),
+        (
+            lambda: make("cartpole", wrappers={"frame_stack": True}),
+            ["frame_stack", "whole number", "True"],
+        ),
+        (
+            lambda: make("cartpole", wrappers={"sticky_actions": "x"}),
+            ["sticky_actions", "a number", "'x'"],
+        ),
+        (
+            lambda: make("cartpole", wrappers={"clip_reward": 3}),
+            ["clip_reward", "two numbers", "3"],
+        ),
+        (
+            lambda: make("cartpole", wrappers={"rescale_action": True}),
+            ["RescaleAction", "CartPole", "Discrete(2)"],
+        ),
+        (
+            lambda: make("cartpole", wrappers={"one_hot": True}),
+            ["OneHotObservation", "CartPole", "Box("],
+        ),
+        (
+            lambda: make("cartpole", randomize={"lenght": (1, 2)}),
+            ["CartPole", "lenght", "Known: gravity"],
+        ),
+    ],
+)
 def test_make_says_what_is_wrong(call, words):
     with pytest.raises(ValueError) as error:
         call()
@@ -183,34 +227,62 @@ def test_make_says_what_is_wrong(call, words):
 
 
 def test_make_wraps_in_order():
-    asked = {"frame_stack": 4, "clip_reward": [-1, 1], "sticky_actions": 0.1, "scale_reward": 0.5, "action_repeat": 2,
-             "rescale_action": True, "flatten": True}
-    env, params = make("pendulum", wrappers=asked, randomize={"m": (0.5, 2), "g": [9, 11]}, l=2.0, time_limit=30)
+    asked = {
+        "frame_stack": 4,
+        "clip_reward": [-1, 1],
+        "sticky_actions": 0.1,
+        "scale_reward": 0.5,
+        "action_repeat": 2,
+        "rescale_action": True,
+        "flatten": True,
+    }
+    env, params = make(
+        "pendulum", wrappers=asked, randomize={"m": (0.5, 2), "g": [9, 11]}, l=2.0, time_limit=30
+    )
     names = []
     while isinstance(env, Wrapper):
         names.append(type(env).__name__)
         env = env.env
-    assert names[::-1] == ["Randomize", "ClipAction", "RescaleAction", "StickyActions", "TimeLimit",
-                           "EpisodeStatistics", "ActionRepeat", "ScaleReward", "ClipReward", "FlattenObservation",
-                           "FrameStack"]
+    assert names[::-1] == [
+        "Randomize",
+        "ClipAction",
+        "RescaleAction",
+        "StickyActions",
+        "TimeLimit",
+        "EpisodeStatistics",
+        "ActionRepeat",
+        "ScaleReward",
+        "ClipReward",
+        "FlattenObservation",
+        "FrameStack",
+    ]
     assert env == Pendulum() and params == Pendulum.default_params._replace(l=2.0)
 
 
 def test_a_default_asks_for_nothing():
-    assert make("cartpole", wrappers={name: option.default for name, option in WRAPPERS.items()}) == make("cartpole")
+    assert make(
+        "cartpole", wrappers={name: option.default for name, option in WRAPPERS.items()}
+    ) == make("cartpole")
     assert make("cartpole", wrappers={}, randomize={}) == make("cartpole")
 
 
 def test_statistics_and_limits_are_the_environments_own():
-    """Rewards are scaled and steps repeated for the learner; an episode's return and length do not tell."""
-    env, params = make("cartpole", wrappers={"action_repeat": 3, "scale_reward": 0.5, "clip_reward": [0, 1.25]},
-                       time_limit=8)
+    """Scaled rewards and repeated steps do not change the return and length of an episode."""
+    env, params = make(
+        "cartpole",
+        wrappers={"action_repeat": 3, "scale_reward": 0.5, "clip_reward": [0, 1.25]},
+        time_limit=8,
+    )
     assert env.time_limit == 8 and env.max_steps == 3
-    balance = lambda obs, state: jnp.where(obs[2] + obs[3] > 0, 1, 0)
+
+    def balance(obs, state):
+        return jnp.where(obs[2] + obs[3] > 0, 1, 0)
+
     _, _, reward, terminated, truncated, info = rollout(env, params, 3, balance)
     assert not terminated.any() and truncated.tolist() == [[False, False, True]]
-    assert reward.tolist() == [[1.25, 1.25, 1.0]]                     # of 3, 3 and 2 steps
-    assert info["episode_return"].tolist() == [[3, 6, 8]] and info["episode_length"].tolist() == [[3, 6, 8]]
+    assert reward.tolist() == [[1.25, 1.25, 1.0]]  # of 3, 3 and 2 steps
+    assert info["episode_return"].tolist() == [[3, 6, 8]]
+    assert info["episode_length"].tolist() == [[3, 6, 8]]
     vector = VectorEnv(env, 2)
     assert vector.env is env, "no second statistics around the first"
 
@@ -218,7 +290,7 @@ def test_statistics_and_limits_are_the_environments_own():
 def test_bounds_of_actions_follow_the_parameters():
     @dataclass(frozen=True)
     class Strong(Environment):
-        """Rewards with the action, whose bound is a parameter."""
+        """Environment whose reward is the action, bounded by a parameter."""
 
         default_params = Strength()
 
@@ -238,11 +310,13 @@ def test_bounds_of_actions_follow_the_parameters():
         env, params = build(Strong, most=3.0, wrappers=wrappers)
         _, state = env.reset(KEY, params)
         assert env.step(KEY, state, jnp.array([action]), params)[2] == want
-        assert env.default_params == params and build(Strong)[0] == EpisodeStatistics(ClipAction(Strong()))
+        assert env.default_params == params
+        assert build(Strong)[0] == EpisodeStatistics(ClipAction(Strong()))
 
 
 def test_importing_the_package_is_cheap():
-    code = "import sys, envs_jax; assert not {'jax', 'numpy', 'gymnax', 'gymnasium'} & set(sys.modules)"
+    names = {"jax", "numpy", "gymnax", "gymnasium"}
+    code = f"import sys, envs_jax; assert not {names} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

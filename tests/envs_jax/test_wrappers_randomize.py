@@ -1,4 +1,4 @@
-"""Domain randomisation: what is drawn, that it holds for an episode, and what the spaces say."""
+"""Tests of domain randomization: drawn values, their duration, and spaces."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,12 +30,17 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown(Environment):
-    """Shows its parameters, as observation, global state and mask; the bounds are their product."""
+    """Environment that shows its parameters as observation, global state and mask.
+
+    The bounds are the product of the parameters.
+    """
 
     default_params = Numbers()
 
     def _see(self, params):
-        return jnp.stack([jnp.float32(params.size), jnp.float32(params.count), jnp.float32(params.scale)])
+        return jnp.stack(
+            [jnp.float32(params.size), jnp.float32(params.count), jnp.float32(params.scale)]
+        )
 
     def reset(self, key, params):
         return self._see(params), ()
@@ -67,7 +72,10 @@ RANGES = {"size": (-3.0, 2), "count": [2, 6], "scale": (4.0, 4.0)}
 
 @pytest.fixture(scope="module")
 def drawn():
-    """(Randomize, states and observations of 2,000 resets, all that is seen one step later, with another base)."""
+    """Return (Randomize, states and observations of 2,000 resets, results of one step).
+
+    The step has other base parameters.
+    """
     env = Randomize(Shown(), RANGES)
     base = Numbers(size=50.0, count=60, scale=70.0, table=(1.0, 2.0))
 
@@ -76,7 +84,14 @@ def drawn():
     def run(key):
         obs, state = env.reset(key, base)
         after, state_after, *_ = env.step(key, state, jnp.int32(0), base)
-        return obs, state, after, state_after, env.action_mask(state, base), env.global_state(state, base)
+        return (
+            obs,
+            state,
+            after,
+            state_after,
+            env.action_mask(state, base),
+            env.global_state(state, base),
+        )
 
     return env, base, *jax.tree.map(np.asarray, run(jax.random.split(KEY, 2000)))
 
@@ -95,14 +110,17 @@ def test_what_was_drawn_holds_for_the_episode(drawn):
     np.testing.assert_array_equal(obs, after)
     np.testing.assert_array_equal(obs, seen)
     np.testing.assert_array_equal(mask.sum(1), obs[:, 1])
-    assert state.drawn.keys() == {"size", "count", "scale"} and state.drawn["count"].dtype == np.int32
+    assert state.drawn.keys() == {"size", "count", "scale"}
+    assert state.drawn["count"].dtype == np.int32
     jax.tree.map(np.testing.assert_array_equal, state, state_after)
     one = jax.tree.map(lambda x: x[7], state)
     assert env.render(one, base) == obs[7, 0]
 
 
 def test_dynamics_are_those_of_the_episodes_parameters():
-    env, params = make("cartpole", randomize={"length": (0.2, 2.0), "masspole": (0.05, 0.5)}, gravity=5.0)
+    env, params = make(
+        "cartpole", randomize={"length": (0.2, 2.0), "masspole": (0.05, 0.5)}, gravity=5.0
+    )
     inner = CartPole()
 
     def one(key):
@@ -117,10 +135,12 @@ def test_dynamics_are_those_of_the_episodes_parameters():
     assert len(np.unique(length)) == 50
 
 
-def test_every_start_in_a_vectoriser_has_its_own():
+def test_every_start_in_a_vectorizer_has_its_own():
     env, params = make("cartpole", randomize={"x_threshold": (0.001, 0.002)}, time_limit=2)
     vector = VectorEnv(env, 4)
-    lengths = lambda state: state.env.env.env.drawn["x_threshold"]
+
+    def lengths(state):
+        return state.env.env.env.drawn["x_threshold"]
 
     @jax.jit
     def play(key):
@@ -131,8 +151,8 @@ def test_every_start_in_a_vectoriser_has_its_own():
             return after, (lengths(after), out.input.first)
         return lengths(state), jax.lax.scan(step, state, jax.random.split(key, 10))[1]
 
-    start, (later, first) = jax.tree.map(np.asarray, play(KEY))
-    values = np.concatenate([start[None], later])
+    start, (drawn_values, first) = jax.tree.map(np.asarray, play(KEY))
+    values = np.concatenate([start[None], drawn_values])
     changed = values[1:] != values[:-1]
     np.testing.assert_array_equal(changed, first)
     assert changed.sum() >= 16 and len(np.unique(values)) == 4 + changed.sum()
@@ -143,20 +163,31 @@ def test_spaces_cover_the_ranges():
     assert env.observation_space(Numbers()) == Box(-9.0, 18.0, (3,)) == env.state_space(Numbers())
     wide = Randomize(CartPole(), {"x_threshold": (1.0, 4.0), "length": (0.1, 1.0)})
     assert wide.observation_space(CartPole.default_params).high[0] == 8.0
-    assert cover(CartPole().observation_space, CartPole.default_params, {}) == CartPole().observation_space(
-        CartPole.default_params)
-    with pytest.raises(ValueError, match=r"changes the kind of a space, from Discrete\(2\) to Discrete\(5\)"):
+    assert cover(
+        CartPole().observation_space, CartPole.default_params, {}
+    ) == CartPole().observation_space(CartPole.default_params)
+    with pytest.raises(
+        ValueError, match=r"changes the kind of a space, from Discrete\(2\) to Discrete\(5\)"
+    ):
         cover(lambda params: Discrete(params.count), Numbers(), {"count": (2, 5)})
 
 
-@pytest.mark.parametrize("ranges, words", [
-    ({"sice": (1, 2)}, ["Shown", "'sice'", "Known: size, count, scale"]),
-    ({"table": (1, 2)}, ["'table'"]), ({"fixed": (0, 1)}, ["'fixed'"]),
-    ({"size": 3}, ["two finite numbers", "3"]), ({"size": (1, 2, 3)}, ["two finite numbers"]),
-    ({"size": (1, np.inf)}, ["two finite numbers", "inf"]), ({"size": ("a", 1)}, ["two finite numbers"]),
-    ({"size": (True, 1)}, ["two finite numbers"]), ({"size": (2, 1)}, ["low to high", "from 2.0 to 1.0"]),
-    ({"count": (1, 2.5)}, ["whole number", "2.5"]), ({"count": (1, 2**31)}, ["whole number"]),
-])
+@pytest.mark.parametrize(
+    "ranges, words",
+    [
+        ({"sice": (1, 2)}, ["Shown", "'sice'", "Known: size, count, scale"]),
+        ({"table": (1, 2)}, ["'table'"]),
+        ({"fixed": (0, 1)}, ["'fixed'"]),
+        ({"size": 3}, ["two finite numbers", "3"]),
+        ({"size": (1, 2, 3)}, ["two finite numbers"]),
+        ({"size": (1, np.inf)}, ["two finite numbers", "inf"]),
+        ({"size": ("a", 1)}, ["two finite numbers"]),
+        ({"size": (True, 1)}, ["two finite numbers"]),
+        ({"size": (2, 1)}, ["low <= high", "2.0 and 1.0"]),
+        ({"count": (1, 2.5)}, ["whole number", "2.5"]),
+        ({"count": (1, 2**31)}, ["whole number"]),
+    ],
+)
 def test_what_cannot_be_drawn(ranges, words):
     with pytest.raises(ValueError) as error:
         Randomize(Shown(), ranges)

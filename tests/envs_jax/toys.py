@@ -1,4 +1,4 @@
-"""Environments that show what reaches them: for the tests of wrappers."""
+"""Environments for the tests of wrappers, which show the actions that they receive."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +17,10 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Counter(Environment):
-    """Observation: the number of the step, in every leaf of `space`. Reward: the action. Ends after `length` steps."""
+    """Environment that counts steps in every leaf of `space`, and whose reward is the action.
+
+    Episodes end after `length` steps.
+    """
 
     space: Any = Box(0.0, 99.0, ())
     action: Any = Discrete(1000)
@@ -30,7 +33,9 @@ class Counter(Environment):
 
     def _see(self, steps):
         lead = () if self.agents is None else (self.agents,)
-        return jax.tree.map(lambda x: x + steps.astype(x.dtype), spaces.zeros(self.space, lead)), Counted(steps)
+        return jax.tree.map(
+            lambda x: x + steps.astype(x.dtype), spaces.zeros(self.space, lead)
+        ), Counted(steps)
 
     def reset(self, key, params):
         return self._see(jnp.int32(0))
@@ -38,7 +43,14 @@ class Counter(Environment):
     def step(self, key, state, action, params):
         obs, state = self._see(state.steps + 1)
         reward = action.astype(jnp.float32)
-        return obs, state, reward, jnp.full(reward.shape, state.steps >= self.length), jnp.bool_(False), {}
+        return (
+            obs,
+            state,
+            reward,
+            jnp.full(reward.shape, state.steps >= self.length),
+            jnp.bool_(False),
+            {},
+        )
 
     def observation_space(self, params):
         return self.space
@@ -48,7 +60,7 @@ class Counter(Environment):
 
 
 class Tree(NamedTuple):
-    """An observation of every kind of space."""
+    """An observation with every kind of space."""
 
     choice: Any
     image: Any
@@ -56,4 +68,6 @@ class Tree(NamedTuple):
     several: Any
 
 
-TREE = Tree(Discrete(9), Box(0, 255, (2, 3, 1), jnp.uint8), Box(-1.0, 9.0, ()), MultiDiscrete((9, 7)))
+TREE = Tree(
+    Discrete(9), Box(0, 255, (2, 3, 1), jnp.uint8), Box(-1.0, 9.0, ()), MultiDiscrete((9, 7))
+)

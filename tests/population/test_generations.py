@@ -1,4 +1,4 @@
-"""Strategies driven from the host: their bits do not depend on who plays the candidates, nor on an interruption."""
+"""Strategies driven from the host: the same bits with any evaluator, and after an interruption."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from jaxrl.run.loop import resume, train
 from jaxrl.storage import checkpoint
 from tests.helpers import assert_same, rows
 
-WORDS = {"algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15, "algo.population": 12,
-         "algo.block_size": 4, "algo.network.hidden": [4], "algo.normalize_observation": True, "eval_episodes": 3}
+WORDS = {"algo": "es", "env": "pendulum", "preset": "none", "env.time_limit": 15,
+         "algo.population": 12, "algo.block_size": 4, "algo.network.hidden": [4],
+         "algo.normalize_observation": True, "eval_episodes": 3}
 GENERATION = 12 * 15                               # steps as they are planned
 
 
@@ -45,24 +46,30 @@ class Backwards:
     """Plays blocks in another order, all on one device, and gives arrays of NumPy."""
 
     def __init__(self, generations, device):
-        self.runner, self.device, self.programs = generations.runner, device, generations.generation
+        self.runner = generations.runner
+        self.device = device
+        self.programs = generations.generation
 
     def map(self, population):
         results = []
         for state in jax.device_put(population, self.device):
-            play = lambda block, state=state: on_host(self.programs.evaluate(state, np.int32(block)))
+            def play(block, state=state):
+                return on_host(self.programs.evaluate(state, np.int32(block)))
+
             results.append([play(block) for block in reversed(range(self.runner.blocks))][::-1])
         return results
 
 
 class Replicas(Backwards):
-    """As a worker elsewhere would: it has the states once, then only learns of the results, and tells them itself."""
+    """Like a worker elsewhere: it has the states once, then receives results and tells them."""
 
-    held, results = None, None
+    held = None
+    results = None
 
     def map(self, population):
         if self.held is None:
-            self.held, self.digests = jax.device_put(population, self.device), []
+            self.held = jax.device_put(population, self.device)
+            self.digests = []
         else:
             self.held = [self.programs.tell(state, no_sums(self.runner, state), results)[0]
                          for state, results in zip(self.held, self.results)]
@@ -86,7 +93,8 @@ def test_any_devices_and_any_evaluator_give_the_same_bits(on):
             assert len(seen) == 5 and all(here == there for here, there in seen)
     assert len(set(found)) == 1
     assert host.agent.generation.tolist() == [5] * 3
-    assert len({digest(jax.tree.map(lambda x, i=i: x[i], host.agent.params)) for i in range(3)}) == 3
+    params = [jax.tree.map(lambda x, i=i: x[i], host.agent.params) for i in range(3)]
+    assert len(set(map(digest, params))) == 3
     assert digest(host.agent) != digest(host.agent._replace(generation=host.agent.generation + 1))
 
 
@@ -102,7 +110,8 @@ def test_the_host_s_generations_are_those_of_the_runner(learner, on):
     state = begun(generations)
     alone = jax.jit(learner.runner.advance)(jax.tree.map(lambda x: x[0], state[0]), 2)
     after, metrics = generations.advance(state, 2)
-    for a, b in zip(jax.tree.leaves(generations.to_host(after).agent.params), jax.tree.leaves(alone[0].agent.params)):
+    there = jax.tree.leaves(generations.to_host(after).agent.params)
+    for a, b in zip(there, jax.tree.leaves(alone[0].agent.params)):
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-5)
     for name, value in alone[1].items():
         np.testing.assert_allclose(metrics[name], [value], rtol=1e-4, err_msg=name)
@@ -111,15 +120,18 @@ def test_the_host_s_generations_are_those_of_the_runner(learner, on):
 
 @pytest.mark.slow
 def test_two_halves_are_the_whole_and_rows_say_what_was_done(tmp_path):
-    every = {"log_every": GENERATION, "eval_every": 3 * GENERATION, "checkpoint_every": 3 * GENERATION, "num_seeds": 2}
+    every = {"log_every": GENERATION, "eval_every": 3 * GENERATION,
+             "checkpoint_every": 3 * GENERATION, "num_seeds": 2}
     whole = train(tiny(6, **every, out=str(tmp_path / "whole")))
     half = train(tiny(3, **every, schedule_steps=6 * GENERATION, out=str(tmp_path / "half")))
     resume(half, [f"total_steps={6 * GENERATION}"])
     assert_same(half, whole)
     assert rows(half) == rows(whole)
     last = rows(whole)[-1]
-    assert last["step"] == 6 * GENERATION and last["steps_real"] == [GENERATION] * 2 and last["diverged"] == [0.0] * 2
-    assert {"fitness_mean", "fitness_max", "fitness_std", "update_norm", "param_norm"} <= last.keys()
+    assert last["step"] == 6 * GENERATION
+    assert last["steps_real"] == [GENERATION] * 2 and last["diverged"] == [0.0] * 2
+    names = {"fitness_mean", "fitness_max", "fitness_std", "update_norm", "param_norm"}
+    assert names <= last.keys()
     run = jaxrl.load(whole)
     assert run.evaluate(5).shape == (2, 5) and run.summary["env_steps_all"] == 12 * GENERATION
     arrays, _ = checkpoint.load(whole)
@@ -129,7 +141,8 @@ def test_two_halves_are_the_whole_and_rows_say_what_was_done(tmp_path):
 @pytest.mark.slow
 def test_a_run_from_another_s_parameters_and_on_a_curriculum(tmp_path):
     first = train(tiny(2, out=str(tmp_path / "first")))
-    later = train(tiny(1, init_from=str(first), out=str(tmp_path / "later"), **{"env.curriculum.g": [8.0, 10.0]}))
+    later = train(tiny(1, init_from=str(first), out=str(tmp_path / "later"),
+                       **{"env.curriculum.g": [8.0, 10.0]}))
     arrays, _ = checkpoint.load(later)
     assert arrays["agent/generation"].tolist() == [3]
 
@@ -139,13 +152,15 @@ def test_a_strategy_that_diverges_ends_alone(learner, on):
     generations = on[2].resized(2)
     state = begun(generations)
     host = generations.to_host(state)
-    spoilt = jax.tree.map(lambda x: np.concatenate([np.full_like(x[:1], np.nan), x[1:]]), host.agent.params)
+    spoil = lambda x: np.concatenate([np.full_like(x[:1], np.nan), x[1:]])
+    spoilt = jax.tree.map(spoil, host.agent.params)
     state = generations.from_host(host._replace(agent=host.agent._replace(params=spoilt)))
     after, metrics = generations.advance(state, 2)
     after = generations.to_host(after)
     assert metrics["nonfinite"].tolist() == [1, 0] and after.alive.tolist() == [False, True]
     assert after.progress.update.tolist() == [0, 2]
-    assert learner.runner.watched(metrics)[metrics["nonfinite"][0] - 1] == "return of every candidate"
+    checked = learner.runner.watched(metrics)
+    assert checked[metrics["nonfinite"][0] - 1] == "return of every candidate"
 
 
 def test_a_compiled_population_compiles_no_more(learner):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs_jax.sizes import ceil_div
 from jaxrl.errors import UserError
 from jaxrl.population.members import Members, block_size, shards
 from jaxrl.storage import checkpoint
@@ -21,7 +22,7 @@ class Hyper(NamedTuple):
 
 
 class Walker:
-    """A Runner without an environment: a noisy linear map that shows every difference in order or key."""
+    """A Runner without an environment: a noisy linear map that depends on the order of keys."""
 
     steps_per_update = 4
     num_envs = groups = 1
@@ -32,7 +33,8 @@ class Walker:
     def init(self, key, hyper, schedule):
         self.traced["init"] += 1
         progress = Progress(jnp.zeros((), jnp.int32), schedule)
-        return TrainState({"w": jax.random.uniform(key, (5,))}, hyper, (), (), (), key, progress, jnp.ones((), bool))
+        agent = {"w": jax.random.uniform(key, (5,))}
+        return TrainState(agent, hyper, (), (), (), key, progress, jnp.ones((), bool))
 
     def advance(self, state, updates):
         self.traced["advance"] += 1
@@ -40,7 +42,8 @@ class Walker:
         def body(_, state):
             key = jax.random.fold_in(state.key, state.progress.update)
             noise = jax.random.key_data(key).astype(jnp.float32)[0] / 2.0**32
-            w = 1.5 * jnp.sin(3.0 * state.agent["w"][::-1] * state.hyper.rate + noise * jnp.arange(5.0))
+            w = state.agent["w"][::-1] * state.hyper.rate
+            w = 1.5 * jnp.sin(3.0 * w + noise * jnp.arange(5.0))
             progress = state.progress._replace(update=state.progress.update + 1)
             return state._replace(agent={"w": w}, key=key, progress=progress)
 
@@ -68,40 +71,48 @@ def hyper(count):
 def played(members, updates=(2, 3)):
     """Everything that comes out of some chunks and an evaluation."""
     population = members.init(keys(members.count), hyper(members.count), 10)
-    seen = [members.advance(population, updates[0])]
-    seen = [seen[0][1], *(members.advance(seen[0][0], n) for n in updates[1:])]
-    population = seen[-1][0]
+    metrics = []
+    for n in updates:
+        population, found = members.advance(population, n)
+        metrics.append(found)
     state = members.to_host(population)
-    return state, [seen[0], *(metrics for _, metrics in seen[1:])], members.evaluate(population, keys(members.count))
+    return state, metrics, members.evaluate(population, keys(members.count))
 
 
 def bits(tree):
-    data = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    def data(x):
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
     return [np.asarray(data(x)).tobytes() for x in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("count, devices, size", [(1, 1, 1), (1, 4, 1), (2, 2, 1), (3, 2, 2), (5, 2, 3), (8, 2, 4),
-                                                  (4, 3, 2), (9, 4, 3), (3, 1, 3), (64, 8, 8), (65, 8, 9)])
+@pytest.mark.parametrize("count, devices, size", [
+    (1, 1, 1), (1, 4, 1), (2, 2, 1), (3, 2, 2), (5, 2, 3), (8, 2, 4), (4, 3, 2), (9, 4, 3),
+    (3, 1, 3), (64, 8, 8), (65, 8, 9)])
 def test_block_size(count, devices, size):
     assert block_size(count, devices) == size
-    blocks = -(-count // size)
-    assert blocks <= devices and blocks * size >= count > (blocks - 1) * size      # no block is only filling
+    blocks = ceil_div(count, size)
+    assert blocks <= devices
+    assert blocks * size >= count > (blocks - 1) * size      # no block holds copies alone
 
 
 @pytest.mark.parametrize("envs, groups, devices, asked, each", [
-    (1024, 8, 8, True, 8), (1024, 8, 6, True, 4), (1024, 8, 3, True, 2), (64, 1, 8, True, 1), (1024, 8, 2, False, 1),
+    (1024, 8, 8, True, 8), (1024, 8, 6, True, 4), (1024, 8, 3, True, 2), (64, 1, 8, True, 1),
+    (1024, 8, 2, False, 1),
     (2048, 8, 2, False, 2), (4096, 8, 8, False, 4), (2048, 1, 2, False, 1)])
 def test_devices_of_one_learner(envs, groups, devices, asked, each):
-    """As many as its groups can be dealt out to evenly, and, unasked, as have 1,024 environments each."""
+    """They divide the groups evenly and, unless asked for, have 1,024 environments each."""
     assert shards(SimpleNamespace(num_envs=envs, groups=groups), devices, asked) == each
 
 
 @pytest.mark.parametrize("count, size", [(1, 1), (3, 2), (5, 2), (4, 4)])
 def test_results_do_not_depend_on_the_number_of_devices(count, size):
     real = jax.devices()
-    alone, several = make(count, real[:1], size=size), make(count, (real * 3)[:3], size=size)
-    assert alone.blocks == several.blocks == -(-count // size)
-    one, other = played(alone), played(several)
+    alone = make(count, real[:1], size=size)
+    several = make(count, (real * 3)[:3], size=size)
+    assert alone.blocks == several.blocks == ceil_div(count, size)
+    one = played(alone)
+    other = played(several)
     assert bits(one) == bits(other)
     state, metrics, returns = one
     assert state.agent["w"].shape == (count, 5) and returns.shape == (count, 2)
@@ -109,10 +120,17 @@ def test_results_do_not_depend_on_the_number_of_devices(count, size):
 
 
 def test_a_member_does_not_depend_on_its_neighbours():
-    """What fills up the last block, and who else is in a block, changes nothing."""
-    five, three = make(5, jax.devices()[:1], size=2), make(3, jax.devices()[:1], size=2)
-    one, other = (members.init(keys(5)[:n], Hyper(hyper(5).rate[:n]), 10) for members, n in ((five, 5), (three, 3)))
-    one, other = five.to_host(five.advance(one, 4)[0]), three.to_host(three.advance(other, 4)[0])
+    """Neither copies in the last block nor the other members of a block change anything."""
+    five = make(5, jax.devices()[:1], size=2)
+    three = make(3, jax.devices()[:1], size=2)
+
+    def advanced(members):
+        own = Hyper(hyper(5).rate[: members.count])
+        population = members.init(keys(5)[: members.count], own, 10)
+        return members.to_host(members.advance(population, 4)[0])
+
+    one = advanced(five)
+    other = advanced(three)
     assert bits(jax.tree.map(lambda x: x[:3], one)) == bits(other)
 
 
@@ -123,18 +141,20 @@ def test_to_the_host_and_back(count, size):
     state = members.to_host(population)
     again = members.from_host(state)
     assert bits(members.to_host(again)) == bits(state)
-    assert [bits(block) for block in again] == [bits(block) for block in population]       # the filling, too
+    assert [bits(block) for block in again] == [bits(block) for block in population]
     stored = checkpoint.flatten(state)
     template = members.template(keys(count), hyper(count))
     third = members.from_host(checkpoint.unflatten(template, stored))
     for block, other, (device,) in zip(third, population, members.places):
-        assert bits(block) == bits(other) and all(x.devices() == {device} for x in jax.tree.leaves(block))
+        assert bits(block) == bits(other)
+        assert all(x.devices() == {device} for x in jax.tree.leaves(block))
     assert bits(members.advance(third, 2)) == bits(members.advance(population, 2))
 
 
 def test_chunks_add_up():
     members = make(3, jax.devices(), size=2)
-    first, second = members.init(keys(3), hyper(3), 10), members.init(keys(3), hyper(3), 10)
+    first = members.init(keys(3), hyper(3), 10)
+    second = members.init(keys(3), hyper(3), 10)
     once = members.advance(first, 5)[0]
     for n in (1, 3, 1):
         second = members.advance(second, n)[0]
@@ -144,11 +164,18 @@ def test_chunks_add_up():
 def test_one_compilation_per_device_and_program():
     """Whatever the chunk length, the hyperparameters and the keys are."""
     members = make(5, jax.devices(), size=2)
-    submit, compiled = members._threads.submit, []
-    members._threads.submit = lambda function: (compiled.append(function), submit(function))[1]
+    submit = members._threads.submit
+    compiled = []
+
+    def counted(function):
+        compiled.append(function)
+        return submit(function)
+
+    members._threads.submit = counted
     population = members.init(keys(5), hyper(5), 10)
     members.compile(population, keys(5))
-    seconds, used = members.compile_seconds, len(members.devices)
+    seconds = members.compile_seconds
+    used = len(members.devices)
     assert len(compiled) == 1 + 2 * used and seconds > 0
     for n in (1, 2, 7):
         population, _ = members.advance(population, n)
@@ -173,6 +200,7 @@ def test_compile_seconds_count_no_work():
 def test_more_devices_than_there_are():
     from jaxrl import backend
 
-    with pytest.raises(UserError, match=rf"num_devices=999 was asked for, JAX sees {len(jax.devices())}: "):
+    text = rf"num_devices=999 was asked for, JAX sees {len(jax.devices())}: "
+    with pytest.raises(UserError, match=text):
         backend.devices(999)
     assert backend.devices(1) == jax.devices()[:1] and backend.devices() == jax.devices()

@@ -1,4 +1,4 @@
-"""A film of an episode: it ends where the episode ends, and shows what was played."""
+"""Films of episodes."""
 
 import json
 
@@ -12,13 +12,13 @@ from jaxrl.cli.main import main
 from jaxrl.errors import UserError
 from jaxrl.report import film
 
-SMALL = {"algo.num_envs": 4, "algo.rollout_length": 8, "algo.network.hidden": [8], "total_steps": 64,
-         "eval_episodes": 2, "num_seeds": 2}
+SMALL = {"algo.num_envs": 4, "algo.rollout_length": 8, "algo.network.hidden": [8],
+         "total_steps": 64, "eval_episodes": 2, "num_seeds": 2}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """In the cliff walk of 30 steps at most."""
+    """A run in a cliff walk of at most 30 steps."""
     out = tmp_path_factory.mktemp("film") / "run"
     return jaxrl.train("a2c", "cliffwalk", out=str(out), **{"env.time_limit": 30}, **SMALL)
 
@@ -26,11 +26,13 @@ def run(tmp_path_factory):
 def test_a_film_ends_with_the_episode(run):
     learner, state = run.restore()
     frames = film.frames(learner, jax.tree.map(lambda x: x[1], state), seed=0)
-    assert 2 <= len(frames) <= 31 and frames[0].shape == (4 * 48, 12 * 48, 3) and frames[0].dtype == np.uint8
+    assert 2 <= len(frames) <= 31
+    assert frames[0].shape == (4 * 48, 12 * 48, 3)
+    assert frames[0].dtype == np.uint8
     assert np.any(frames[0] != frames[-1]) or len(frames) == 31
 
 
-def test_the_command_writes_a_gif_and_says_where(run, capsys):
+def test_the_command_writes_a_gif_and_prints_its_path(run, capsys):
     assert main(["eval", str(run.folder), "episodes=2", "render=gif", "json=true"]) == 0
     path = json.loads(capsys.readouterr().out)["film"]
     with Image.open(path) as picture:

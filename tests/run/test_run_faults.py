@@ -1,4 +1,4 @@
-"""A run in trouble with the world around it: it ends or says why, and its rows parse to the last line."""
+"""Runs with full disks, missing folders and odd processes: each ends, or an error says why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.usefixtures("shared"), pytest.mark.fault]
 
 
 def whole_rows(run: Path) -> int:
-    """How many rows there are; fails when something after them does not parse."""
+    """Return the number of rows, and fail if anything after them does not parse."""
     found = metrics.read(run)
     assert len((run / METRICS).read_bytes().splitlines()) == len(found)
     return len(found)
@@ -43,7 +43,7 @@ def whole_rows(run: Path) -> int:
 
 
 def divert(run: Path, name: str, target: str):
-    """The file of a running run becomes `target`: its handle is swapped, as a full disk would make it fail."""
+    """Return a function that redirects a file of the running run to `target`."""
     def act():
         session = sessions[-1]
         handle = getattr(session, name)
@@ -60,7 +60,8 @@ sessions: list[loop.Session] = []
 def watch_sessions(monkeypatch):
     sessions.clear()
     enter = loop.Session.__enter__
-    monkeypatch.setattr(loop.Session, "__enter__", lambda self: (sessions.append(self), enter(self))[1])
+    monkeypatch.setattr(loop.Session, "__enter__",
+                        lambda self: (sessions.append(self), enter(self))[1])
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -70,8 +71,9 @@ def test_no_space_for_rows(tmp_path, name):
     with pytest.raises(RunError) as error:
         train(tiny(12, num_seeds=3, out=run), Watcher(3, divert(run, name, "/dev/full")))
     assert error.value.exit_code == 1
-    assert str(error.value).startswith(f"no space left writing {run}/{name}.jsonl (needs 1 kB, ")
-    assert str(error.value).endswith(f"The last checkpoint, 128, is intact. Free space, then: jaxrl resume {run}")
+    assert str(error.value).startswith(f"no space left writing {run}/{name}.jsonl (needs ")
+    assert str(error.value).endswith("The last checkpoint, 128, is intact. "
+                                     f"Free space, then: jaxrl resume {run}")
     assert status(run) == "failed" and folder.read_summary(run)["error"].startswith("no space left")
     assert whole_rows(run) == (3 if name == "metrics" else 4)
     resume(run)
@@ -79,7 +81,8 @@ def test_no_space_for_rows(tmp_path, name):
 
 
 def test_no_space_for_a_checkpoint(tmp_path, monkeypatch):
-    run, write = tmp_path / "run", checkpoint.write_new
+    run = tmp_path / "run"
+    write = checkpoint.write_new
 
     def full(path, chunks):
         if path.parent.name == f".tmp-{8 * UPDATE}":
@@ -87,8 +90,10 @@ def test_no_space_for_a_checkpoint(tmp_path, monkeypatch):
         write(path, chunks)
 
     monkeypatch.setattr(checkpoint, "write_new", full)
-    with pytest.raises(RunError, match=r"no space left writing .*/checkpoints/256 \(needs \d+ kB, .* free\)\. "
-                                       r"The last checkpoint, 128, is intact\. Free space, then: jaxrl resume "):
+    with pytest.raises(RunError,
+                       match=r"no space left writing .*/checkpoints/256 "
+                             r"\(needs [\d.]+ KiB, .* free\)\. The last checkpoint, 128, is "
+                             r"intact\. Free space, then: jaxrl resume "):
         train(tiny(12, num_seeds=3, out=run))
     assert status(run) == "failed" and checkpoint.steps(run) == [4 * UPDATE]
     monkeypatch.undo()
@@ -98,15 +103,18 @@ def test_no_space_for_the_config(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(folder, "write_atomic", full)
-    with pytest.raises(RunError, match=r"no space left writing .*config\.yaml \(needs .* There is no checkpoint yet\."):
+    with pytest.raises(RunError,
+                       match=r"no space left writing .*config\.yaml \(needs .* "
+                             r"There is no checkpoint yet\."):
         train(tiny(4, num_seeds=3, out=tmp_path / "run"))
 
 
 @pytest.mark.parametrize("moment", [1, 3, 5])
 def test_the_folder_goes_away(tmp_path, moment):
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"cannot write .*(run|checkpoints).*\(No such file or directory\)\. "
-                                       r"There is no checkpoint yet\."):
+    with pytest.raises(RunError,
+                       match=r"cannot write .*(run|checkpoints).*\(No such file or directory\)\. "
+                             r"There is no checkpoint yet\."):
         train(tiny(12, num_seeds=3, out=run), Watcher(moment, lambda: shutil.rmtree(run)))
     assert not run.exists()
 
@@ -141,7 +149,8 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_a_report_that_cannot_be_drawn_fails_loudly(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxrl.report.page.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr("jaxrl.report.page.write_atomic",
+                        lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(RunError, match=r"no space left writing .*report\.html"):
         train(tiny(4, num_seeds=3, out=tmp_path / "run"))
     assert status(tmp_path / "run") == "completed"          # which it is: only the page is missing
@@ -151,7 +160,8 @@ def test_a_report_that_cannot_be_drawn_fails_loudly(tmp_path, monkeypatch):
 
 
 def test_the_clock_is_set_back(tmp_path, monkeypatch):
-    plain, now = train(tiny(8, num_seeds=3, out=tmp_path / "plain")), [4e9]
+    plain = train(tiny(8, num_seeds=3, out=tmp_path / "plain"))
+    now = [4e9]
 
     def back():
         now[0] -= 3600.0
@@ -165,7 +175,7 @@ def test_the_clock_is_set_back(tmp_path, monkeypatch):
     assert seconds == sorted(seconds) and folder.read_summary(run)["seconds"] > 0
 
 
-def test_seconds_go_on_when_a_run_does(tmp_path):
+def test_seconds_continue_on_resume(tmp_path):
     run = train(tiny(4, num_seeds=3, out=tmp_path / "run"))
     before = folder.read_summary(run)["seconds"]
     resume(run, [f"total_steps={8 * UPDATE}"])
@@ -175,8 +185,10 @@ def test_seconds_go_on_when_a_run_does(tmp_path):
 
 @pytest.fixture
 def set_to(monkeypatch):
-    """What is set in JAX's configuration, which has no compilation cache at first."""
-    before, update, found = jax.config.jax_compilation_cache_dir, jax.config.update, {}
+    """The updates of JAX's configuration, which has no compilation cache at first."""
+    before = jax.config.jax_compilation_cache_dir
+    update = jax.config.update
+    found = {}
     update("jax_compilation_cache_dir", None)
     with monkeypatch.context() as patch:
         patch.setattr(jax.config, "update", found.__setitem__)
@@ -201,7 +213,8 @@ def test_the_cache_is_the_users_own(tmp_path, monkeypatch, set_to):
     assert path.is_dir() and path.parent == tmp_path / "cache" / "jaxrl"
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     set_to.clear()
-    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)     # a folder that somebody else made first
+    # a folder that somebody else made first
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     backend.use_cache()
     assert set_to == {}
 
@@ -209,8 +222,10 @@ def test_the_cache_is_the_users_own(tmp_path, monkeypatch, set_to):
 def test_device_gpu_without_one():
     if jax.default_backend() == "gpu":
         pytest.skip("there is one")
-    with pytest.raises(UserError, match=r"device=gpu was asked for, JAX sees only: cpu\. This is a CPU build of jaxlib "
-                                        r'\(README, "GPU"\), or use device=cpu'):
+    with pytest.raises(UserError,
+                       match=r"device=gpu was asked for, JAX sees only: cpu\. "
+                             r"This is a CPU build of jaxlib "
+                             r'\(README, "GPU"\), or use device=cpu'):
         backend.prepare("gpu")
 
 
@@ -219,14 +234,18 @@ def test_device_gpu_without_one():
 ODD = {
     "closed": {"through": ["bash", "-c", 'exec "$@" >&- 2>&-', "-"]},
     "no home": {"env": {"HOME": None, "XDG_CACHE_HOME": None}},
-    "dumb": {"env": {"TERM": "dumb", "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": None, "PYTHONUTF8": "0"}},
+    "dumb": {"env": {"TERM": "dumb", "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": None,
+                     "PYTHONUTF8": "0"}},
     "full": {"stdout": "/dev/full", "stderr": "/dev/full"},
 }
 
 
 def odd(tmp_path, cache, how):
     setting = dict(ODD[how])
-    files = {key: open(setting.pop(key), "w") for key in ("stdout", "stderr") if key in setting}      # noqa: SIM115
+    files = {}
+    for key in ("stdout", "stderr"):
+        if key in setting:
+            files[key] = open(setting.pop(key), "w")  # noqa: SIM115
     run = tmp_path / "a run"
     child = process(cache, "train", *words(8, num_seeds=3), f"out={run}", **setting, **files)
     code, out, err = ended(child)
@@ -243,7 +262,8 @@ def test_a_dumb_terminal(tmp_path, cache):
     assert "\x1b" not in out + err and (out + err).isascii()
     assert f"jaxrl resume '{run}'" in out
     plain = train(tiny(8, num_seeds=3, out=tmp_path / "plain"))
-    assert_same(run, plain)                          # a process of its own computes what this one does
+    # a process of its own computes what this one does
+    assert_same(run, plain)
 
 
 @pytest.mark.slow
@@ -255,12 +275,15 @@ def test_odd_processes(tmp_path, cache, how):
 @pytest.mark.slow
 def test_a_process_killed_before_its_first_checkpoint(tmp_path, cache):
     run = tmp_path / "run"
-    child = process(cache, "train", *words(10**6, num_seeds=3, checkpoint_every=10**9, eval_every=10**9), f"out={run}")
+    child = process(cache, "train",
+                    *words(10**6, num_seeds=3, checkpoint_every=10**9, eval_every=10**9),
+                    f"out={run}")
     while not (run / METRICS).exists() or not (run / METRICS).stat().st_size:
         assert child.poll() is None
         time.sleep(0.01)
     child.kill()
     ended(child)
     code, _, err = ended(process(cache, "resume", str(run)))
-    assert code == 2 and err == (f"error: {run} has no checkpoint yet (stopped before the first one at step "
-                                 f"1,000,000,000?).\n       Start again: jaxrl train config={run}/config.yaml\n")
+    assert code == 2
+    assert err == (f"error: {run} has no checkpoint yet (stopped before the first one at step "
+                   f"1,000,000,000?).\n       Start again: jaxrl train config={run}/config.yaml\n")

@@ -1,6 +1,7 @@
-"""Child processes of the storage fault tests: `python storage_child.py SCENARIO FOLDER`. They never import JAX.
+"""Child processes of the storage fault tests, without JAX: `storage_child.py SCENARIO FOLDER`.
 
-Each prints one JSON value. Tests start one interpreter and let it fork, so that hundreds of killed writers are cheap.
+Each prints one JSON value. Tests start one interpreter and let it fork, so that hundreds of killed
+writers are cheap.
 """
 
 import json
@@ -21,7 +22,8 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir"
 
 
 def state(fill: float) -> dict[str, np.ndarray]:
-    return {"agent/kernel": np.full((4, 8), fill, np.float32), "count": np.array(int(fill), np.int32)}
+    return {"agent/kernel": np.full((4, 8), fill, np.float32),
+            "count": np.array(int(fill), np.int32)}
 
 
 def save(run: Path, step: int, fill: float, **more) -> None:
@@ -35,7 +37,8 @@ def prepare(run: Path) -> None:
         save(run, step, step, keep=2, score=10.0 - step)
 
 
-ACTIONS = {                                # name -> (what is done, the contents a step may then have)
+# name -> (what is done, the contents a step may then have)
+ACTIONS = {
     "new": (lambda run: save(run, 4, 4, keep=0, score=1.0), {1: {1}, 2: {2}, 3: {3}, 4: {4}}),
     "again": (lambda run: save(run, 3, 3, keep=2, score=7.0), {1: {1}, 2: {2}, 3: {3}}),
     "other": (lambda run: save(run, 3, 30, keep=0, score=7.0), {1: {1}, 2: {2}, 3: {3, 30}}),
@@ -44,7 +47,7 @@ ACTIONS = {                                # name -> (what is done, the contents
 
 
 def die_at(event: int) -> None:
-    """SIGKILL at the event-th file event, before it happens; in the middle of it when it is a write."""
+    """Send SIGKILL before file event number `event`, or in the middle of it if it is a write."""
     seen = 0
 
     def count() -> bool:
@@ -56,7 +59,8 @@ def die_at(event: int) -> None:
         if name in EVENTS and count():
             os.kill(os.getpid(), signal.SIGKILL)
 
-    write, fsync = os.write, os.fsync
+    write = os.write
+    fsync = os.fsync
 
     def half_write(fd, data):
         if count():
@@ -69,7 +73,8 @@ def die_at(event: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return fsync(fd)
 
-    os.write, os.fsync = half_write, no_fsync
+    os.write = half_write
+    os.fsync = no_fsync
     sys.addaudithook(hook)
 
 
@@ -97,7 +102,7 @@ def check(run: Path, allowed: dict[int, set[int]]) -> None:
 
 
 def kill(base: Path) -> dict[str, int]:
-    """Every action, killed at every event: what is found is whole, and the action done again succeeds."""
+    """Kill every action at every event: the files stay whole, and the action can be repeated."""
     events = {}
     prepare(base / "ready")
     for name, (action, allowed) in ACTIONS.items():
@@ -143,7 +148,8 @@ def full_disk(base: Path) -> dict[str, object]:
             rows.append({"step": rows.rows, "text": "x" * 100_000})
     except RunError as error:
         said["metrics"] = str(error)
-    said["rows"] = [rows.rows, len(metrics.read(run)), (run / metrics.METRICS).read_bytes().endswith(b"}\n")]
+    said["rows"] = [rows.rows, len(metrics.read(run)),
+                    (run / metrics.METRICS).read_bytes().endswith(b"}\n")]
     (run / metrics.EVALS).symlink_to("/dev/full")
     try:
         with metrics.Rows(run, metrics.EVALS) as rows:
@@ -151,7 +157,8 @@ def full_disk(base: Path) -> dict[str, object]:
     except RunError as error:
         said["dev_full"] = str(error)
     arrays, _ = checkpoint.load(run)
-    said["loaded"] = [checkpoint.steps(run), arrays["count"].item(), sorted(os.listdir(run / "checkpoints"))]
+    said["loaded"] = [checkpoint.steps(run), arrays["count"].item(),
+                      sorted(os.listdir(run / "checkpoints"))]
     return said
 
 
@@ -183,9 +190,10 @@ def crowd(base: Path) -> list[list[str]]:
 
 
 def hold(base: Path) -> None:
-    """Holds a run, with a forked child that must not keep the lock, until killed."""
+    """Hold the lock of a run until killed, with a forked child that must not keep it."""
     lock = folder.Lock(base)
-    if os.fork() == 0:                                   # here, what was registered for after a fork is done
+    # here, what was registered for after a fork is done
+    if os.fork() == 0:
         print(json.dumps([os.getppid(), os.getpid()]), flush=True)
         time.sleep(30)
         os._exit(0)

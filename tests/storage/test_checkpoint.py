@@ -1,4 +1,4 @@
-"""Checkpoints: round trips bit for bit, what is kept, what is refused and how it is said."""
+"""Checkpoints: round trips bit for bit, the checkpoints that are kept, and errors."""
 
 import hashlib
 import json
@@ -27,7 +27,8 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 def small(value: float = 1.0) -> dict[str, np.ndarray]:
-    return {"params/dense_0/kernel": np.full((3, 4), value, np.float32), "key": np.arange(2, dtype=np.uint32)}
+    return {"params/dense_0/kernel": np.full((3, 4), value, np.float32),
+            "key": np.arange(2, dtype=np.uint32)}
 
 
 def random_array(rng: np.random.Generator, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -50,7 +51,8 @@ def test_round_trip_keeps_every_bit_of_every_dtype_and_shape(run):
 
 
 def test_strided_fortran_and_big_endian_arrays_are_saved_by_value(run):
-    arrays = {"strided": np.arange(12).reshape(3, 4)[:, ::2], "fortran": np.asfortranarray(np.eye(3, 2)),
+    arrays = {"strided": np.arange(12).reshape(3, 4)[:, ::2],
+              "fortran": np.asfortranarray(np.eye(3, 2)),
               "big": np.arange(4, dtype=">i4"), "scalar": np.float32(2.5)}
     checkpoint.save(run, 1, arrays, {})
     loaded, _ = checkpoint.load(run, 1)
@@ -68,16 +70,18 @@ def test_equal_states_give_equal_files(run):
 
 
 def test_the_safetensors_library_reads_ours_and_we_read_its(run):
-    arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.array([True, False, True]),
+    arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3),
+              "c": np.array([True, False, True]),
               "e": np.zeros((0, 2), np.int16), "s": np.array(-3, np.int64)}
     path = checkpoint.save(run, 1, arrays, {}) / "state.safetensors"
     for name, array in safetensors.numpy.load_file(path).items():
         np.testing.assert_array_equal(array, arrays[name])
-    theirs = run / "theirs.safetensors"
-    theirs.write_bytes(safetensors.numpy.save({**arrays, "h": np.ones(3, ml_dtypes.bfloat16)}, {"made": "elsewhere"}))
-    with open(theirs, "rb") as file:
-        read, digests, total = tensors.read(file, theirs.stat().st_size, lambda name: True)
-    assert total == hashlib.sha256(theirs.read_bytes()).hexdigest()
+    other = run / "other.safetensors"
+    other.write_bytes(safetensors.numpy.save({**arrays, "h": np.ones(3, ml_dtypes.bfloat16)},
+                                              {"made": "elsewhere"}))
+    with open(other, "rb") as file:
+        read, digests, total = tensors.read(file, other.stat().st_size, lambda name: True)
+    assert total == hashlib.sha256(other.read_bytes()).hexdigest()
     assert read["h"].dtype == ml_dtypes.bfloat16
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name], array)
@@ -90,8 +94,8 @@ def test_manifest_holds_digests_and_nothing_of_the_moment(run):
     assert sorted(manifest) == ["arrays", "digest", "files", "format", "meta", "score", "step"]
     assert manifest["files"]["state.safetensors"]["sha256"] == hashlib.sha256(
         (path / "state.safetensors").read_bytes()).hexdigest()
-    assert manifest["arrays"]["key"] == {"dtype": "uint32", "shape": [2],
-                                         "sha256": hashlib.sha256(small()["key"].tobytes()).hexdigest()}
+    digest = hashlib.sha256(small()["key"].tobytes()).hexdigest()
+    assert manifest["arrays"]["key"] == {"dtype": "uint32", "shape": [2], "sha256": digest}
 
 
 def test_the_last_the_best_and_keep_more_stay(run):
@@ -119,7 +123,8 @@ def test_saving_a_step_again_is_harmless(run):
 
 def test_a_score_stays_with_its_arrays(run):
     checkpoint.save(run, 1, small(1), {"layout": 1}, score=5.0)
-    checkpoint.save(run, 1, small(1), {"layout": 2})          # resumed elsewhere and stopped at once
+    # resumed elsewhere and stopped at once
+    checkpoint.save(run, 1, small(1), {"layout": 2})
     assert checkpoint.best(run) == (1, 5.0)
     assert checkpoint.load(run)[1] == {"layout": 2, "step": 1, "score": 5.0}
     checkpoint.save(run, 1, small(2), {"layout": 2})
@@ -130,13 +135,24 @@ def test_a_checkpoint_removed_while_it_is_read_gives_way_to_the_next(run, monkey
     checkpoint.save(run, 1, small(1), {})
     real = checkpoint._load
 
-    def overtaken(run_, path, want):
+    def overtaken(path, want):
         if path.name == "1":
             checkpoint.save(run, 2, small(2), {}, keep=0)
-        return real(run_, path, want)
+        return real(path, want)
 
     monkeypatch.setattr(checkpoint, "_load", overtaken)
     assert checkpoint.load(run)[1]["step"] == 2
+
+
+def test_metadata_is_read_without_the_arrays(run):
+    checkpoint.save(run, 1, small(1), {"layout": 3}, score=2.0)
+    (run / "checkpoints" / "1" / "state.safetensors").unlink()
+    assert checkpoint.read_meta(run) == {"layout": 3, "step": 1, "score": 2.0}
+    with pytest.raises(UserError, match="has no checkpoint 7"):
+        checkpoint.read_meta(run, 7)
+    (run / "checkpoints" / "1" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"checkpoint 1 of .* is damaged \(digest of manifest"):
+        checkpoint.read_meta(run)
 
 
 def test_a_step_is_found_between_the_two_renames_that_replace_it(run):
@@ -169,7 +185,8 @@ def test_only_part_is_returned_but_all_is_verified(run):
 def test_texts_of_missing_checkpoints(run):
     with pytest.raises(UserError) as error:
         checkpoint.load(run, first=50_000)
-    assert str(error.value) == ("runs/x has no checkpoint yet (stopped before the first one at step 50,000?). "
+    assert str(error.value) == ("runs/x has no checkpoint yet "
+                                "(stopped before the first one at step 50,000?). "
                                 "Start again: jaxrl train config=runs/x/config.yaml")
     checkpoint.save(run, 100, small(), {})
     checkpoint.save(run, 200, small(), {})
@@ -188,7 +205,8 @@ def test_text_of_damage_names_the_array_and_the_last_good_step(run):
     state.write_bytes(raw)
     with pytest.raises(UserError) as error:
         checkpoint.load(run)
-    assert str(error.value) == ("checkpoint 400000 of runs/x is damaged (sha256 of params/dense_0/kernel differs). "
+    assert str(error.value) == ("checkpoint 400000 of runs/x is damaged "
+                                "(sha256 of params/dense_0/kernel differs). "
                                 "Last good one: 300000 -> jaxrl resume runs/x step=300000")
     assert checkpoint.load(run, 300_000)[1]["step"] == 300_000
     for step in (200_000, 300_000):
@@ -230,14 +248,15 @@ def test_flipped_bits_are_noticed(run, name):
 
 
 def forge(run: Path, header: dict, data: bytes, **changes) -> None:
-    """Publishes a checkpoint whose digests are all right and whose content is not."""
+    """Publish a checkpoint with valid digests and invalid content."""
     path = run / "checkpoints" / "1"
     path.mkdir(parents=True)
     text = json.dumps(header).encode()
     state = len(text).to_bytes(8, "little") + text + data
     (path / "state.safetensors").write_bytes(state)
     body = {"format": 1, "step": 1, "score": None, "meta": {}, "arrays": {},
-            "files": {"state.safetensors": {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}}}
+            "files": {"state.safetensors": {"bytes": len(state),
+                                            "sha256": hashlib.sha256(state).hexdigest()}}}
     (path / "manifest.json").write_bytes(checkpoint._encode({**body, **changes}))
 
 
@@ -285,12 +304,13 @@ def test_malicious_length_nesting_links_and_manifests_are_refused(run, tmp_path)
         forge(run, {}, b"")
         state = length.to_bytes(8, "little") + raw[8:]
         (path / "state.safetensors").write_bytes(state)
-        files = {"state.safetensors": {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}}
+        files = {"state.safetensors": {"bytes": len(state),
+                                       "sha256": hashlib.sha256(state).hexdigest()}}
         (path / "manifest.json").write_bytes(checkpoint._encode(
             {"format": 1, "step": 1, "score": None, "meta": {}, "arrays": {}, "files": files}))
         assert "header is longer than the file" in checkpoint.damage(run, 1)
-    for changes in ({"meta": []}, {"step": "1"}, {"score": "x"}, {"files": []}, {"files": {}}, {"arrays": 3},
-                    {"arrays": {"w": 3}}, {"step": 2}):
+    for changes in ({"meta": []}, {"step": "1"}, {"score": "x"}, {"files": []}, {"files": {}},
+                    {"arrays": 3}, {"arrays": {"w": 3}}, {"step": 2}):
         shutil.rmtree(run / "checkpoints")
         forge(run, {"w": entry()}, b"1234", **changes)
         assert checkpoint.damage(run, 1), changes
@@ -323,19 +343,23 @@ def test_newer_formats_say_so_and_every_released_one_is_read(run):
     forge(run, {}, b"", format=3)
     with pytest.raises(UserError) as error:
         checkpoint.load(run)
-    assert str(error.value) == "runs/x was written by format 3; this jaxrl reads format 1. Install a newer jaxrl."
+    assert str(error.value) == ("runs/x was written by format 3; this jaxrl reads format 1. "
+                                "Install a newer jaxrl.")
     for stored in sorted(DATA.glob("format*")):
         arrays, meta = checkpoint.load(stored, 1000)
-        assert meta == {"step": 1000, "score": 12.5, "layout": {"devices": 1}, "metric_rows": 3, "eval_rows": 1}
-        np.testing.assert_array_equal(arrays["agent/params/kernel"], np.arange(6, dtype=np.float32).reshape(2, 3))
+        assert meta == {"step": 1000, "score": 12.5, "layout": {"devices": 1}, "metric_rows": 3,
+                        "eval_rows": 1}
+        np.testing.assert_array_equal(arrays["agent/params/kernel"],
+                                      np.arange(6, dtype=np.float32).reshape(2, 3))
         assert arrays["agent/params/half"].dtype == ml_dtypes.bfloat16
         assert arrays["key"].tolist() == [0, 42]
     assert sorted(DATA.glob("format*"))
 
 
-def test_a_folder_that_went_away_is_said(run):
+def test_a_folder_that_went_away_is_an_error(run):
     checkpoint.save(run, 1, small(), {})
     shutil.rmtree(run)
-    with pytest.raises(RunError, match=r"cannot write runs/x/checkpoints/2 \(No such file or directory\)"):
+    with pytest.raises(RunError,
+                       match=r"cannot write runs/x/checkpoints/2 \(No such file or directory\)"):
         checkpoint.save(run, 2, small(), {})
     assert not run.exists()

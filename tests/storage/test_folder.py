@@ -12,7 +12,8 @@ import pytest
 from jaxrl.errors import Interrupted, Problem, RunError, UserError
 from jaxrl.storage import folder
 
-SUMMARY = dict.fromkeys(folder.SUMMARY_KEYS) | {"status": "completed", "algo": "ppo", "env": "cartpole"}
+SUMMARY = {**dict.fromkeys(folder.SUMMARY_KEYS), "status": "completed", "algo": "ppo",
+           "env": "cartpole"}
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,10 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("name, safe", [
-    ("cartpole", "cartpole"), ("CartPole-v1", "cartpole-v1"), ("gymnax/CartPole-v1", "gymnax-cartpole-v1"),
-    ("gymnasium/my_module:Env-v0", "gymnasium-my_module-env-v0"), ("../../etc/passwd", "etc-passwd"), ("..", "x"),
+    ("cartpole", "cartpole"), ("CartPole-v1", "cartpole-v1"),
+    ("gymnax/CartPole-v1", "gymnax-cartpole-v1"),
+    ("gymnasium/my_module:Env-v0", "gymnasium-my_module-env-v0"),
+    ("../../etc/passwd", "etc-passwd"), ("..", "x"),
     ("", "x"), (".hidden", "hidden"), ("a b\n\0\x1b", "a-b---"), ("x" * 500, "x" * 80),
 ])
 def test_names_become_file_names_that_stay_in_their_folder(name, safe):
@@ -51,7 +54,8 @@ def test_a_name_that_is_taken_is_drawn_again(monkeypatch):
     monkeypatch.setattr(folder.datetime, "datetime", Clock)
     first, _one = folder.create("cartpole", "ppo")
     second, _two = folder.create("cartpole", "ppo")
-    assert [first.name, second.name] == [f"cartpole-ppo-20260102-030405-{end}" for end in ("aaaa", "bbbb")]
+    assert [first.name, second.name] == [f"cartpole-ppo-20260102-030405-{end}"
+                                         for end in ("aaaa", "bbbb")]
 
 
 def test_out_must_be_new_or_empty():
@@ -60,7 +64,8 @@ def test_out_must_be_new_or_empty():
     with pytest.raises(UserError, match="deep/new is being written by process"):
         folder.create("cartpole", "ppo", "deep/new")
     lock.release()
-    folder.create("cartpole", "ppo", run)[1].release()        # its owner died before it wrote anything
+    # its owner died before it wrote anything
+    folder.create("cartpole", "ppo", run)[1].release()
     (run / "config.yaml").touch()
     with pytest.raises(UserError, match=r"out=deep/new is not empty\. .* jaxrl resume deep/new"):
         folder.create("cartpole", "ppo", run)
@@ -73,7 +78,7 @@ def test_out_must_be_new_or_empty():
         folder.create("cartpole", "ppo", "full/thesis.tex")
 
 
-def test_a_ninth_gets_the_text_whoever_holds_the_lock():
+def test_a_held_lock_is_an_error_that_names_its_owner():
     Path("x").mkdir()
     with folder.Lock("x"):
         Path("x/config.yaml").touch()
@@ -97,7 +102,8 @@ def test_a_strange_lock_text_is_no_obstacle(monkeypatch):
 def test_open_run_takes_runs_and_offers_those_there_are():
     with pytest.raises(UserError) as error:
         folder.open_run("runs/x")
-    assert str(error.value).startswith("runs/x is not a run (no config.yaml). There are no runs here")
+    assert str(error.value).startswith(
+        "runs/x is not a run (no config.yaml). There are no runs here")
     run, _lock = folder.create("cartpole", "ppo")
     (run / "config.yaml").touch()
     assert folder.open_run(run) == folder.open_run(str(run)) == run
@@ -108,7 +114,8 @@ def test_open_run_takes_runs_and_offers_those_there_are():
 
 
 def test_summary_has_exactly_its_keys_and_is_valid_json(here):
-    folder.write_summary(here, {**SUMMARY, "eval_returns": np.array([1.0, np.nan], np.float32), "seconds": math.inf})
+    folder.write_summary(here, {**SUMMARY, "eval_returns": np.array([1.0, np.nan], np.float32),
+                                "seconds": math.inf})
     text = (here / "summary.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert tuple(found) == folder.SUMMARY_KEYS
@@ -128,7 +135,8 @@ def test_summary_of_a_run_that_never_ended_is_none(here):
 
 
 def test_environment_records_the_launch_and_later_ones_below_it(here):
-    folder.write_environment(here, ["/usr/bin/jaxrl", "train", "env=a b"], device={"kind": "cpu", "count": 1})
+    folder.write_environment(here, ["/usr/bin/jaxrl", "train", "env=a b"],
+                             device={"kind": "cpu", "count": 1})
     found = json.loads((here / "environment.json").read_text())
     assert found["command"] == "jaxrl train 'env=a b'"
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -136,11 +144,13 @@ def test_environment_records_the_launch_and_later_ones_below_it(here):
     assert found["device"] == {"kind": "cpu", "count": 1} and "git" in found
     folder.write_environment(here, ["jaxrl", "resume", "x"], device="gpu")
     again = json.loads((here / "environment.json").read_text())
-    assert again["command"] == found["command"] and again["resumed"][0]["command"] == "jaxrl resume x"
+    assert again["command"] == found["command"]
+    assert again["resumed"][0]["command"] == "jaxrl resume x"
 
 
-def test_a_folder_that_cannot_be_written_is_said(here):
-    with pytest.raises(RunError, match=r"cannot write gone/summary\.json \(No such file or directory\)"):
+def test_a_folder_that_cannot_be_written_is_an_error(here):
+    with pytest.raises(RunError,
+                       match=r"cannot write gone/summary\.json \(No such file or directory\)"):
         folder.write_summary("gone", SUMMARY)
     (here / "runs").touch()
     with pytest.raises(UserError, match="cannot create a run in runs"):
@@ -149,6 +159,8 @@ def test_a_folder_that_cannot_be_written_is_said(here):
 
 def test_errors_carry_problems_and_exit_codes():
     error = UserError([Problem("one", "do this"), "two"])
-    assert (error.exit_code, error.problems, str(error)) == (2, [("one", "do this"), ("two", None)], "one do this\ntwo")
+    assert error.exit_code == 2
+    assert error.problems == [("one", "do this"), ("two", None)]
+    assert str(error) == "one do this\ntwo"
     assert RunError("it failed", "try").exit_code == 1
     assert Interrupted(15).exit_code == 143

@@ -1,4 +1,4 @@
-"""Pytrees to named arrays and back."""
+"""Conversion of pytrees to named arrays and back."""
 
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ class State(NamedTuple):
 
 
 def state(width: int = 4, impl: str = "threefry2x32") -> State:
+    kernel = jnp.arange(4 * width, dtype=jnp.float32).reshape(4, width)
     return State(
-        params={"actor": {"dense_0": {"kernel": jnp.arange(4 * width, dtype=jnp.float32).reshape(4, width)}}},
+        params={"actor": {"dense_0": {"kernel": kernel}}},
         moments=(jnp.ones(width, jnp.bfloat16), (jnp.array(3, jnp.int32), jnp.array(True)), None),
         carry=(), key=jax.random.split(jax.random.key(7, impl=impl), 3), count=jnp.uint32(5))
 
@@ -59,7 +60,8 @@ def test_restored_arrays_may_be_donated():
     arrays = flatten(tree)
     copy = {name: array.copy() for name, array in arrays.items()}
     restored = unflatten(tree, arrays)
-    jax.block_until_ready(jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t), donate_argnums=0)(restored.params))
+    jax.block_until_ready(jax.jit(lambda t: jax.tree.map(lambda x: x + 1, t),
+                                  donate_argnums=0)(restored.params))
     for name in arrays:
         np.testing.assert_array_equal(arrays[name], copy[name])
 
@@ -68,7 +70,9 @@ def test_numpy_and_python_leaves_stay_what_they_are():
     tree = {"n": np.arange(3, dtype=np.int64), "i": 3, "f": 0.1, "b": True}
     restored = unflatten(tree, flatten(tree))
     assert (restored["i"], restored["f"], restored["b"]) == (3, 0.1, True)
-    assert type(restored["i"]) is int and type(restored["b"]) is bool and restored["n"].dtype == np.int64
+    assert type(restored["i"]) is int
+    assert type(restored["b"]) is bool
+    assert restored["n"].dtype == np.int64
 
 
 def test_a_subtree_is_restored_by_prefix():
@@ -76,7 +80,7 @@ def test_a_subtree_is_restored_by_prefix():
     same(unflatten(state(), flatten(tree), prefix="agent"), state())
 
 
-def test_texts_of_what_does_not_fit():
+def test_errors_of_trees_that_do_not_fit():
     arrays = flatten(state(4))
     with pytest.raises(UserError) as error:
         unflatten(state(128), arrays)

@@ -5,3 +5,4 @@ ENVIRONMENTS = {     # name -> "module:attribute", imported when used
 }
 ALGORITHMS = {"awr": "signpost.awr:AWR"}
 NETWORKS = {"residual": "signpost.torso:Residual"}
+SEARCHES = {"half-time": "signpost.half:HalfTime"}

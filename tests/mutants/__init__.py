@@ -1,0 +1,1 @@
+"""Broken versions of the source, each of which a test must notice."""
