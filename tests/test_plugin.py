@@ -62,7 +62,7 @@ def test_names_are_listed_beside_ours(site, tmp_path):
                        ("residual", "Features [N, F]"), ("mlp", "")):
         assert re.search(rf"^ +{re.escape(name)} +{re.escape(text)}", out, re.M), name
     out, _ = sh(["jaxrl", "list", "awr", "signpost"], site, tmp_path)
-    assert re.search(r"algo\.temperature +0\.5 +0\.001 <= x <= 1000 +0\.05 \.\. 5 log +hyper +beta", out)
+    assert re.search(r"algo\.temperature +0\.5 +0\.001 <= x <= 1000 +0\.05 \.\. 5 log +hyper +temperature beta", out)
     assert "residual|" in out and re.search(r"env\.params\.half +3", out)
 
 
