@@ -1,7 +1,8 @@
-"""A pool that counts what would be sent, for benchmarks."""
+"""A pool that counts the bytes that would be sent, for benchmarks."""
 
 import io
 import pickle
+from typing import Any
 
 import jax
 
@@ -9,18 +10,22 @@ from jaxrl.distributed.pool import InlinePool, Shared
 
 
 class Counting(InlinePool):
-    """A pool of this process that counts what would be sent: through the coordinator, and between workers what is
-    shared by reference, each time that a worker asks for it."""
+    """A pool in this process that counts the bytes that would be sent.
 
-    through, between = 0, 0
+    through: bytes sent through the coordinator. between: bytes of shared values that workers would
+    fetch from each other, counted each time a worker asks for one.
+    """
 
-    def _call(self, method, item):
+    through = 0
+    between = 0
+
+    def _call(self, method: str, item: Any) -> Any:
         result = super()._call(method, item)
         self.through += self._size(item, fetched=True) + self._size(result, fetched=False)
         return result
 
-    def _size(self, value, fetched):
-        def reference(part):
+    def _size(self, value: Any, fetched: bool) -> int:
+        def reference(part: Any) -> str | None:
             if not isinstance(part, Shared):
                 return None
             self.between += fetched * sum(array.nbytes for array in jax.tree.leaves(part.get()))

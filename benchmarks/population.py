@@ -1,10 +1,11 @@
-"""What population-based training sends as the population grows: bytes of a round, as pickled between its processes.
+"""Bytes that a round of population-based training sends, as the population grows.
 
     python benchmarks/population.py
 
-A round is a chunk of training, an evaluation and a decision by which a quarter of the members go on from others, most
-of whom are in another block. What passes through the coordinator is counted apart from agents, which go from worker to
-worker by reference. Blocks of 4 members of PPO on CartPole, 64-64.
+A round is a chunk of training, an evaluation, and a decision that replaces a quarter of the members
+by copies of others, most of which are in another block. Bytes are counted as pickled between
+processes. Those through the coordinator are counted apart from agents, which workers send to each
+other by reference. The population trains PPO on CartPole, 64-64, in blocks of 4 members.
 """
 
 import jax
@@ -22,23 +23,30 @@ SIZE = 4
 
 
 def main() -> None:
+    """Print the bytes of one round for three sizes of the population."""
     backend.prepare()
     for population in (8, 32, 128):
-        words = ["algo=ppo", "env=cartpole", "preset=none", "eval_episodes=8", f"num_seeds={population}"]
-        config = jaxrl.compose(words)
-        learner, keys = build(config), learners.member_keys(0, population, learners.TRAIN)
-        pool = Counting(BlockHost, (configs.to_plain(config), SIZE, config.settings.eval_episodes))
+        config = jaxrl.compose([
+            "algo=ppo", "env=cartpole", "preset=none", "eval_episodes=8",
+            f"num_seeds={population}"])
+        learner = build(config)
+        keys = learners.member_keys(0, population, learners.TRAIN)
+        pool = Counting(
+            BlockHost, (configs.to_plain(config), SIZE, config.settings.eval_episodes))
         members = RemoteMembers(learner.runner, population, pool, size=SIZE)
         hyper = jax.tree.map(np.asarray, learners.spread(config))
         blocks = members.init(keys, hyper, 10)
-        pool.through = pool.between = 0
+        pool.through = 0
+        pool.between = 0
         blocks, _ = members.advance(blocks, 1)
         members.evaluate(blocks, keys)
-        source, few = np.arange(population), population // 4
-        source[-few:] = np.random.default_rng(0).integers(few, size=few)
+        source = np.arange(population)
+        quarter = population // 4
+        source[-quarter:] = np.random.default_rng(0).integers(quarter, size=quarter)
         members.copy(blocks, source, hyper)
-        print(f"{population:>4} members: {pool.through:>8,} bytes through the coordinator ("
-              f"{pool.through / population:,.0f} a member), {pool.between:>10,} of agents between workers", flush=True)
+        print(f"{population:>4} members: {pool.through:>8,} bytes through the coordinator "
+              f"({pool.through / population:,.0f} per member), "
+              f"{pool.between:>10,} of agents between workers", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,70 @@
-"""A simulation: how much of many workers' time is used when some are slow, in generations of ES and rounds of PBT.
+"""Simulation of workers some of which are slow: the fraction of their time that ES and PBT use.
 
     python benchmarks/stragglers.py [--rounds 200]
 
-Items are given out by the pool's own queue (jaxrl/distributed/actors.py); time is simulated. Assumed, and where from:
+The pool's own queue (jaxrl/distributed/actors.py) gives out the items; time is simulated.
+Assumptions:
 
-- a worker has 4 s of work in a round, in 4 or 32 blocks; a block's time is log-normal around its share, sigma 0.1;
-- straggling: 1 % of the blocks take 2 to 10 times as long (Pareto, alpha 1.5, cut at 10), wherever they are;
-- slow machines: in some rows 5 % of the workers are half as fast throughout;
-- a call costs the coordinator 0.13 ms, one after another, and 0.66 ms on the way (both measured, Ray 2.60, one host);
-- between rounds everybody waits for the last; the coordinator then takes 20 ms (a step of ES, or a decision of PBT).
+- A worker has 4 s of work in a round, in 4 or 32 blocks. The time of a block is log-normal around
+  its share, with sigma 0.1.
+- Straggling: 1 % of the blocks take 2 to 10 times as long (Pareto, alpha 1.5, cut at 10), on any
+  machine.
+- Slow machines: in some columns, 5 % of the workers are half as fast throughout.
+- A call costs the coordinator 0.13 ms, one call after another, and 0.66 ms in transit (both
+  measured, Ray 2.60, one host).
+- Between rounds all workers wait for the last one. The coordinator then takes 20 ms (a step of ES,
+  or a decision of PBT).
 
 Not simulated: networks that saturate, workers that die, items of unequal size.
 
-`es`: any worker takes any block. `pbt`: blocks of members stay where they are, since their agents would have to be
-sent: nobody helps out.
+`es`: any worker takes any block. `pbt`: blocks of members stay on their workers, because their
+agents would have to be sent, so no worker takes the blocks of another.
 """
 
 import argparse
 import heapq
+import itertools
 
 import numpy as np
 
 from jaxrl.distributed.actors import _Round
 
-CALL, WAY, BETWEEN, WORK = 0.13e-3, 0.66e-3, 20e-3, 4.0
+CALL = 0.13e-3       # seconds of the coordinator per call
+WAY = 0.66e-3        # seconds of a call, or of its reply, in transit
+BETWEEN = 20e-3      # seconds of the coordinator between rounds
+WORK = 4.0           # seconds of work of a worker in a round
 
 
-def block_times(rng: np.random.Generator, count: int, mean: float) -> tuple[np.ndarray, np.ndarray]:
-    """(seconds of `count` blocks, those without straggling) on a machine of usual speed."""
-    times, slow = mean * rng.lognormal(0.0, 0.1, count), rng.random(count) < 0.01
-    return times * np.where(slow, np.minimum(2.0 * (1.0 + rng.pareto(1.5, count)), 10.0), 1.0), times
+def block_times(rng: np.random.Generator, count: int,
+                mean: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the seconds of `count` blocks at usual speed, with and without straggling."""
+    times = mean * rng.lognormal(0.0, 0.1, count)
+    slow = rng.random(count) < 0.01
+    factor = np.minimum(2.0 * (1.0 + rng.pareto(1.5, count)), 10.0)
+    return times * np.where(slow, factor, 1.0), times
 
 
-def one_round(rng: np.random.Generator, speed: np.ndarray, blocks: int, stays: bool) -> tuple[float, float]:
-    """(seconds, seconds that all blocks need at the usual speed, none straggling) of a round; worker i has speed[i]."""
-    workers, count = len(speed), blocks * len(speed)
+def one_round(rng: np.random.Generator, speed: np.ndarray, blocks: int,
+              stays: bool) -> tuple[float, float]:
+    """Return (seconds of a round, seconds that its blocks need at usual speed without straggling).
+
+    speed: the speed of each worker, 1 is usual. stays: every block has its own worker.
+    """
+    workers = len(speed)
+    count = blocks * workers
     times, usual = block_times(rng, count, WORK / blocks)
-    places = [item % workers for item in range(count)] if stays else [None] * count
+    places = [None] * count
+    if stays:
+        places = [item % workers for item in range(count)]
     work = _Round((), "", list(range(count)), places, timeout=None)
-    free = [(0.0, worker) for worker in range(workers)]          # when the coordinator hears of each
-    now, busy, last = 0.0, 0.0, 0.0
+    free = [(0.0, worker) for worker in range(workers)]      # arrival of each worker's last reply
+    now = 0.0
+    busy = 0.0
+    last = 0.0
     while free:
         heard, worker = heapq.heappop(free)
         item = work.take(worker)
-        now = max(now, heard) + CALL                             # replies and calls, one after another
+        now = max(now, heard) + CALL                         # replies and calls, one by one
         last = max(last, now)
         if item is not None:
             busy += usual[item]
@@ -52,24 +73,36 @@ def one_round(rng: np.random.Generator, speed: np.ndarray, blocks: int, stays: b
 
 
 def efficiency(workers: int, rounds: int, blocks: int, stays: bool, slow: float) -> float:
-    """Of the workers' time, the part that machines of usual speed need for the blocks."""
+    """Return the fraction of the workers' time that machines of usual speed need for the blocks."""
     rng = np.random.default_rng(0)
     speed = np.where(rng.random(workers) < slow, 0.5, 1.0)
-    spent, busy = map(sum, zip(*(one_round(rng, speed, blocks, stays) for _ in range(rounds)), strict=True))
+    results = [one_round(rng, speed, blocks, stays) for _ in range(rounds)]
+    spent = sum(seconds for seconds, _ in results)
+    busy = sum(seconds for _, seconds in results)
     return busy / (spent * workers)
 
 
+def title(stays: bool, slow: float, blocks: int) -> str:
+    """Return the heading of a column."""
+    method = "pbt" if stays else "es"
+    return f"{method} {blocks} blocks{', slow' if slow else ''}"
+
+
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=200)
     args = parser.parse_args()
-    cases = [(stays, slow, blocks) for stays in (False, True) for slow in (0.0, 0.05) for blocks in (4, 32)]
-    heads = [f"{'pbt' if stays else 'es'} {blocks} blocks{', slow' if slow else ''}" for stays, slow, blocks in cases]
+    cases = list(itertools.product((False, True), (0.0, 0.05), (4, 32)))
+    heads = [title(*case) for case in cases]
     print("  ".join(["workers", *heads]))
     for workers in (1, 8, 32, 128, 512, 1000):
         rounds = max(args.rounds * 8 // max(workers, 8), 10)
-        found = [efficiency(workers, rounds, blocks, stays, slow) for stays, slow, blocks in cases]
-        print("  ".join([f"{workers:>7}", *(f"{x:>{len(head)}.0%}" for x, head in zip(found, heads, strict=True))]))
+        cells = [f"{workers:>7}"]
+        for head, (stays, slow, blocks) in zip(heads, cases, strict=True):
+            used = efficiency(workers, rounds, blocks, stays, slow)
+            cells.append(f"{used:>{len(head)}.0%}")
+        print("  ".join(cells))
 
 
 if __name__ == "__main__":
