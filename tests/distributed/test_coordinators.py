@@ -15,9 +15,9 @@ import pytest
 
 import jaxrl
 from jaxrl.errors import UserError
-from jaxrl.storage import sweep as sweep_files
 from jaxrl.run import sweep as sweeps
 from jaxrl.storage import checkpoint, metrics
+from jaxrl.storage import sweep as sweep_files
 from tests.distributed.processes import agent, family, gone, workers
 from tests.helpers import ended, process, rows, wait_for
 

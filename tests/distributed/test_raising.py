@@ -12,8 +12,8 @@ import pytest
 
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.population.members import spared
-from jaxrl.storage import sweep as sweep_files
 from jaxrl.storage import checkpoint, folder, metrics
+from jaxrl.storage import sweep as sweep_files
 from tests.helpers import ended, process, rows
 
 SMALL = ["algo=ppo", "env=fragile", "preset=none", "eval_episodes=2", "num_devices=1",

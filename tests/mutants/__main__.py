@@ -65,7 +65,8 @@ def main(words: list[str]) -> None:
             began = time.monotonic()
             killed, by = run(mutant, Path(folder))
             verdict = "killed  " if killed else "SURVIVED"
-            print(f"{verdict} {mutant.name:32s} {time.monotonic() - began:5.0f} s  {by}", flush=True)
+            seconds = time.monotonic() - began
+            print(f"{verdict} {mutant.name:32s} {seconds:5.0f} s  {by}", flush=True)
             if not killed:
                 survivors.append(mutant.name)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
