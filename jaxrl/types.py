@@ -92,9 +92,11 @@ class Agent(NamedTuple):
     init: InitState              # (key, hyper) -> AgentState
     actor: GetActor              # (AgentState) -> Actor
     carry: InitCarry             # (batch) -> carry
-    explore: Explore             # (Actor, hyper, carry, Input, progress, key) -> action, carry, extras
+    explore: Explore             # (Actor, hyper, carry, Input, progress, key)
+                                 # -> action, carry, extras
     greedy: Greedy               # (Actor, carry, Input, key) -> action, carry
-    learn: Learn                 # (AgentState, hyper, batch, progress, key) -> state, metrics, feedback
+    learn: Learn                 # (AgentState, hyper, batch, progress, key)
+                                 # -> state, metrics, feedback
     reads: Reads = reads_all     # (Input) -> Input without the fields that the agent never reads
 
 

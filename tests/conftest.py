@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import jax
@@ -41,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     explore = config.getoption("hypothesis_seed", None) is not None
     settings.load_profile("explore" if explore else "repeatable")
     xla.configure(config)
+    if hasattr(config, "workerinput"):      # xdist passes on the width of the user's terminal
+        os.environ.pop("COLUMNS", None)
     config.pluginmanager.register(parts.Also())
     config.pluginmanager.register(parts.AlsoAfter())
 

@@ -46,8 +46,8 @@ class CandidatesConfig:
         1, low=1, high=10**6, help="episodes per candidate, whose mean return is its fitness")
     episode_steps: int | None = static(
         None, low=1, high=10**7,
-        help="longest episode in environment steps: a longer one is cut and counts as far as it "
-             "came; null: the environment's own limit")
+        help="longest episode in environment steps; longer ones are cut, and their return so far "
+             "counts; null: the environment's own limit")
     block_size: int | None = static(
         None, low=2, high=10**7,
         help="candidates that one program evaluates on one device; null: up to 128 on CPUs, 1,024 "

@@ -37,8 +37,8 @@ class Options:
         help="fraction of the population that copies under truncation, rounded up")
     resample: float = static(
         0.25, low=0.0, high=1.0,
-        help="probability of drawing a copied hyperparameter from its range, instead of "
-             "multiplying it by 1.2 or 0.8")
+        help="probability of drawing a copied hyperparameter from its range; others are "
+             "multiplied by 1.2 or 0.8")
 
 
 OPTIONS = {d.name: d for d in declarations(Options)}

@@ -21,9 +21,10 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
     def apply(self, text: str) -> str:
-        """Return the file's text with the line broken. Raises ValueError if it is not there once."""
-        if text.count(self.right) != 1:
-            raise ValueError(f"{self.name}: {self.right!r} is {text.count(self.right)} times in {self.file}")
+        """Return the file's text with the line broken, which must be there once."""
+        count = text.count(self.right)
+        if count != 1:
+            raise ValueError(f"{self.name}: {self.right!r} is {count} times in {self.file}")
         return text.replace(self.right, self.wrong)
 
 
@@ -37,7 +38,9 @@ QUICK = [
            "value=rollout.value, advantage=target, target=advantage)",
            ("tests/algos/test_ppo.py",)),
     Mutant("ppo-clip-off", "jaxrl/blocks/losses/policy.py",
-           "1.0 + epsilon", "1.0 + 2.0 * epsilon", ("tests/blocks/losses", "tests/algos/test_ppo.py")),
+           "clipped = jnp.clip(ratio, 1.0 - epsilon, 1.0 + epsilon)",
+           "clipped = jnp.clip(ratio, 1.0 - epsilon, 1.0 + 2.0 * epsilon)",
+           ("tests/blocks/losses",)),
     Mutant("gae-death-bootstraps", RETURNS,
            "delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value",
            "delta = reward + gamma * next_value - value", ("tests/blocks/losses",)),
