@@ -1,6 +1,6 @@
 """The presets of on-policy methods learn.
 
-IQM over 8 seeds of greedy evaluations of the final parameters, on fresh starts.
+IQM over seeds of greedy evaluations of the final parameters, on fresh starts.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 
 import jaxrl
 from jaxrl.evaluate import iqm
-from tests.learning.cases import marked
+from tests.learning.cases import FULL_SEEDS, SLOW_SEEDS, marked
 
 EPISODES = 64
 
@@ -20,41 +20,29 @@ REACHED = {
     "ppo-pendulum": ("ppo", "pendulum", {"total_steps": 300_000}, -220.0),
     "ppo-acrobot": ("ppo", "acrobot", {"total_steps": 300_000}, -92.0),
     "ppo-mountaincar-continuous": ("ppo", "mountaincar-continuous", {"total_steps": 200_000}, 90.0),
-    "ppo-tmaze": (
-        "ppo",
-        "tmaze",
-        {"total_steps": 300_000, "num_seeds": 5},
-        3.9,
-    ),  # of 4; a memoryless policy 1.95
+    "ppo-tmaze": ("ppo", "tmaze", {"total_steps": 300_000}, 3.9),   # a memoryless policy: 1.95 of 4
     "a2c-cartpole": ("a2c", "cartpole", {"total_steps": 300_000}, 450.0),
     "pg-cartpole": ("pg", "cartpole", {"total_steps": 500_000}, 400.0),
     "bfloat16": (
-        "ppo",
-        "cartpole",
-        {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"},
-        475.0,
-    ),
+        "ppo", "cartpole",
+        {"total_steps": 150_000, "algo.network.compute_dtype": "bfloat16"}, 475.0),
 }
 LONGER = {
-    "ppo-repeat-previous": (
-        "ppo",
-        "repeat-previous",
-        {},
-        0.9 * 30.0,
-    ),  # of 30: the first two steps pay nothing
+    # of 30: the first two steps pay nothing
+    "ppo-repeat-previous": ("ppo", "repeat-previous", {}, 0.9 * 30.0),
     "ppo-breakout": ("ppo", "gymnax/Breakout-MinAtar", {"num_seeds": 5}, 8.0),
 }
 
 
 def train(tmp_path, algo, env, **settings):
-    settings = {"num_seeds": 8, "eval_every": 10**9, "out": str(tmp_path / "run"), **settings}
-    return jaxrl.train(algo, env, **settings)
+    return jaxrl.train(algo, env, eval_every=10**9, out=str(tmp_path / "run"), **settings)
 
 
 @pytest.mark.parametrize("case", marked(REACHED, LONGER))
 def test_reaches(case, tmp_path):
     algo, env, settings, least = (REACHED | LONGER)[case]
-    returns = train(tmp_path, algo, env, **settings).evaluate(EPISODES).mean(axis=1)
+    seeds = SLOW_SEEDS if case in REACHED else FULL_SEEDS
+    returns = train(tmp_path, algo, env, **{"num_seeds": seeds, **settings}).evaluate(EPISODES).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)
 
 
@@ -62,5 +50,6 @@ def test_reaches(case, tmp_path):
 @pytest.mark.parametrize("env, chance", [("repeat-previous", 7.5)])
 def test_memoryless_policies_stay_at_chance(env, chance, tmp_path):
     """The control: what the recurrent network gains is memory."""
-    run = train(tmp_path, "ppo", env, **{"algo.network.recurrent": "none"})
+    settings = {"num_seeds": FULL_SEEDS, "algo.network.recurrent": "none"}
+    run = train(tmp_path, "ppo", env, **settings)
     assert iqm(run.evaluate(EPISODES).mean(axis=1)) == pytest.approx(chance, abs=1.0)
