@@ -42,7 +42,8 @@ def train(tmp_path, algo, env, **settings):
 def test_reaches(case, tmp_path):
     algo, env, settings, least = (REACHED | LONGER)[case]
     seeds = SLOW_SEEDS if case in REACHED else FULL_SEEDS
-    returns = train(tmp_path, algo, env, **{"num_seeds": seeds, **settings}).evaluate(EPISODES).mean(axis=1)
+    run = train(tmp_path, algo, env, **{"num_seeds": seeds, **settings})
+    returns = run.evaluate(EPISODES).mean(axis=1)
     assert iqm(returns) >= least, np.round(returns, 1)
 
 

@@ -40,6 +40,8 @@ def run(mutant: Mutant, root: Path) -> tuple[bool, str]:
     right = file.read_text(encoding="utf-8")
     file.write_text(mutant.apply(right), encoding="utf-8")
     words = ["-p", "no:cacheprovider", "-n0", "-x", "-q", "-m", "not full", *mutant.tests]
+    if any("learning" in word for word in mutant.tests):
+        words.append("--compile=full")
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=root, env=environment,

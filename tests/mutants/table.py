@@ -45,4 +45,41 @@ QUICK = [
            "delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value",
            "delta = reward + gamma * next_value - value", ("tests/blocks/losses",)),
 ]
-LEARNING: list[Mutant] = []
+VALUE = "jaxrl/blocks/losses/value.py"
+ON_POLICY = "tests/learning/test_on_policy.py"
+OFF_POLICY = "tests/learning/test_off_policy.py"
+CONTINUOUS = "tests/learning/test_continuous.py"
+LEARNING = [
+    Mutant("ppo-death-bootstraps", RETURNS,
+           "delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value",
+           "delta = reward + gamma * next_value - value", (ON_POLICY, "-k", "ppo-cartpole]")),
+    Mutant("a2c-time-limit-is-death", RETURNS,
+           "delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value",
+           "delta = reward + gamma * jnp.where(_ended(terminated, truncated), 0.0, next_value) "
+           "- value", ("tests/learning/test_exact.py", "-k", "a2c")),
+    Mutant("dqn-death-bootstraps", VALUE,
+           "discount = gamma[k] * jnp.where(terminated[k], 0.0, bootstrapped)",
+           "discount = gamma[k] * bootstrapped", (OFF_POLICY, "-k", "dqn-cartpole and not qr")),
+    Mutant("dqn-target-never-moves", "jaxrl/blocks/q_learning.py",
+           "jnp.where(updates % target_every == 0, hyper.tau, 0.0)",
+           "jnp.where(updates % target_every == 0, 0.0, 0.0)",
+           (OFF_POLICY, "-k", "dqn-cartpole and not qr")),
+    Mutant("sac-entropy-sign", "algos/sac.py",
+           "return q(u) - alpha * log_prob, -log_prob", "return q(u) + alpha * log_prob, -log_prob",
+           (CONTINUOUS, "-k", "sac-pendulum")),
+    Mutant("ddpg-policy-descends", "algos/ddpg.py",
+           "return -network.values(first, inputs, self.policy(params, inputs)).mean(), ()",
+           "return network.values(first, inputs, self.policy(params, inputs)).mean(), ()",
+           (CONTINUOUS, "-k", "ddpg-pendulum")),
+    Mutant("es-worse-is-better", "algos/es.py",
+           "return (ranks[:, 0] - ranks[:, 1]) / fitness.size",
+           "return (ranks[:, 1] - ranks[:, 0]) / fitness.size",
+           ("tests/learning/test_evolution.py", "-k", "test_cartpole and es and not evosax")),
+    Mutant("r2d2-memory-ends-each-step", "jaxrl/blocks/networks/modules.py",
+           "jnp.where(first[..., None], jnp.zeros_like(c), c), carry)",
+           "jnp.zeros_like(c), carry)", ("tests/learning/test_sequences.py", "-k", "r2d2")),
+    Mutant("pbt-copies-the-worst", "jaxrl/population/pbt.py",
+           'order = np.argsort(-fitness, kind="stable")',
+           'order = np.argsort(fitness, kind="stable")',
+           ("tests/learning/test_pbt.py",)),
+]
