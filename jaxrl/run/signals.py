@@ -48,7 +48,9 @@ class Signals:
             if self._held:
                 return
             if _swallowed(frame):
-                threading.Timer(0.02, signal.raise_signal, [signum]).start()    # try again later
+                # Try again later, in the main thread: a signal elsewhere would not end its sleep.
+                main = threading.main_thread().ident
+                threading.Timer(0.02, signal.pthread_kill, [main, signum]).start()
                 return
             raise Interrupted(signum)
         self.received = signum

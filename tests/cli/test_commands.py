@@ -119,6 +119,7 @@ def test_memory_is_what_the_control_group_leaves(tmp_path, monkeypatch):
     assert backend.memory()[0] == limit
 
 
+@pytest.mark.slow
 def test_a_hydra_script_of_ones_own(tmp_path):
     script = Path(__file__).parents[2] / "examples" / "hydra_main.py"
     out = tmp_path / "run"

@@ -238,8 +238,10 @@ def test_the_pool_does_not_favor_starts(options):
 
 
 @pytest.mark.parametrize("env, options", [
-    (make("cartpole")[0], {"pool_size": 5}), (Lottery(), {"group_size": 2, "pool_size": 3}),
-], ids=["cartpole", "lottery in groups"])
+    pytest.param(make("cartpole")[0], {"pool_size": 5}, id="cartpole"),
+    pytest.param(Lottery(), {"group_size": 2, "pool_size": 3}, id="lottery in groups",
+                 marks=pytest.mark.slow),
+])
 def test_members_under_vmap_are_bitwise_the_single_runs(env, options, optimized):
     """Members refill their pools in different steps."""
     vector = VectorEnv(env, 4, **options)

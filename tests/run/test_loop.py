@@ -361,7 +361,10 @@ def test_divergence_of_the_only_seed(tmp_path, kind, what):
 
 @pytest.mark.usefixtures("poisoned")
 def test_divergence_of_one_seed_leaves_the_others_bits(tmp_path):
-    """The seeds that survive have the bits of a run without poison."""
+    """The seeds that survive have the bits of a run without poison.
+
+    It stays quick, at 4 s: every change of a driver may break it.
+    """
     runs = {}
     for kind in (NOTHING, NAN_REWARD):
         reporter = Watcher()

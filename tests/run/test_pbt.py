@@ -247,6 +247,7 @@ def crown_one_that_changed(folder):
     raise AssertionError("no member ever copied from another one")
 
 
+@pytest.mark.slow
 def test_a_run_follows_the_schedule_and_logs_what_it_uses(run, tmp_path):
     """Each checkpoint holds the values of its step.
 

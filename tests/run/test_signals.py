@@ -215,6 +215,7 @@ LONG = {"num_seeds": 3, "log_every": 20 * UPDATE, "eval_every": 10**9, "checkpoi
 
 
 def test_a_process_in_training(tmp_path, cache):
+    """It stays quick, at 4 s: the only quick test of a real signal to a real process."""
     run = tmp_path / "run"
     child = process(cache, "train", *words(10**6, **LONG), f"out={run}")
     wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size,
