@@ -19,8 +19,8 @@ import numpy as np
 
 from jaxrl.drivers.evolution import Evolution, Result, Sums
 from jaxrl.population.members import Members, Place, on_host
-from jaxrl.population.protocol import Blocks
-from jaxrl.types import Metrics, TrainState
+from jaxrl.population.protocol import Blocks, HostMetrics
+from jaxrl.types import TrainState
 
 
 class Evaluator(Protocol):
@@ -92,8 +92,8 @@ class Generations(Members):
         used = self.count * self.runner.blocks
         return [device for (device,) in self._workers[:used]]
 
-    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
-        """Run `updates` generations of every strategy; metrics are NumPy arrays [count]."""
+    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, HostMetrics]:
+        """Run `updates` generations of every strategy."""
         sums = [jax.device_put(no_sums(self.runner, state), place[0])
                 for place, state in zip(self.places, population)]
         for _ in range(updates):

@@ -27,8 +27,8 @@ from envs_jax.sharding import AXIS, mesh_of, sharded_over
 from envs_jax.sizes import ceil_div
 from jaxrl import backend
 from jaxrl.errors import out_of_memory
-from jaxrl.population.protocol import Blocks, Population, Raised
-from jaxrl.types import Metrics, Runner, TrainState
+from jaxrl.population.protocol import Blocks, HostMetrics, Population, Raised
+from jaxrl.types import Runner, TrainState
 
 Place = tuple                # the devices of a block
 PAYS = 1024                  # environments per device from which sharing a learner is faster
@@ -118,7 +118,7 @@ class Members(Population):
         return [self._put(place, fresh)
                 for place, fresh in self._fresh(keys, hyper, schedule, range(self.blocks))]
 
-    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
+    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, HostMetrics]:
         states = []
         metrics = []
         for place, state in zip(self.places, population):

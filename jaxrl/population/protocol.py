@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxrl.types import Metrics, Runner, TrainState
+from jaxrl.types import Runner, TrainState
 
 Blocks = list                    # an entry for each block: its state, or its number on a worker
+HostMetrics = dict[str, np.ndarray]      # metric -> one value per member, [count]
 Raised = dict[int, Exception]    # block -> exception of its environment or program
 
 
@@ -48,7 +49,7 @@ class Population(Protocol):
     def init(self, keys: jax.Array, hyper: Any, schedule: int) -> Blocks:
         """Return fresh members whose schedules end after `schedule` updates."""
 
-    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
+    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, HostMetrics]:
         """Run `updates` updates of every member; `population` must not be used afterwards.
 
         Metrics are NumPy arrays [count]. If the environment of a block raises, its members are

@@ -37,8 +37,8 @@ from jaxrl.population.members import (
     spared,
     template,
 )
-from jaxrl.population.protocol import Blocks, Population, Raised
-from jaxrl.types import Metrics, Runner, TrainState
+from jaxrl.population.protocol import Blocks, HostMetrics, Population, Raised
+from jaxrl.types import Runner, TrainState
 
 PATIENCE = 600.0         # seconds for one call of a block, compilation included
 MOST_LOSSES = 5          # losses of workers in one call after which a run fails
@@ -89,7 +89,7 @@ class BlockHost:
         like = _with_replay(self._members.template(keys, self._hyper), replay)
         self._blocks[block] = self._members.from_host(rebuilt(like, leaves))
 
-    def advance(self, item: tuple) -> Metrics:
+    def advance(self, item: tuple) -> HostMetrics:
         """Return metrics [size] after an advance; item: (block, updates)."""
         block, updates = item
         self._blocks[block], metrics = self._members.advance(self._held(block), updates)
@@ -202,7 +202,7 @@ class RemoteMembers(Population):
         self._do(lambda: self._map("init", items))
         return list(range(self.blocks))
 
-    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, Metrics]:
+    def advance(self, population: Blocks, updates: int) -> tuple[Blocks, HostMetrics]:
         items = [(block, int(updates)) for block in population]
         blocks, self.raised = spared(self._do(lambda: self._map("advance", items, spare=True)))
         return population, joined(blocks, self.count)

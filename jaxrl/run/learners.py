@@ -18,6 +18,7 @@ from jaxrl.declare import hypers
 from jaxrl.distributed import open_pool
 from jaxrl.distributed.cluster import Cluster
 from jaxrl.drivers.build import Learner
+from jaxrl.drivers.evolution import Evolution
 from jaxrl.errors import UserError
 from jaxrl.evaluate import make_evaluate
 from jaxrl.population.generations import Evaluator, Generations
@@ -27,7 +28,7 @@ from jaxrl.population.remote import BlockHost, RemoteMembers
 from jaxrl.population.remote_candidates import CandidateHost, RemoteEvaluator
 from jaxrl.run.launch import Launch
 from jaxrl.storage import checkpoint, folder
-from jaxrl.types import Strategy, TrainState
+from jaxrl.types import TrainState
 
 TRAIN, PERIODIC, FINAL = range(3)     # key streams: learning, evaluations in a run, `jaxrl eval`
 
@@ -62,7 +63,7 @@ def make_members(config: RunConfig, learner: Learner, *, episodes: int,
         return play(learner.agent.actor(state), key)
 
     devices = backend.devices(s.num_devices)
-    if isinstance(learner.agent, Strategy):
+    if isinstance(learner.runner, Evolution):
         return Generations(learner.runner, s.num_seeds, devices, evaluate=evaluate,
                            evaluator=evaluator)
     stored = layout or {}
@@ -79,8 +80,8 @@ def open_members(launch: Launch) -> Iterator[Population]:
     s = config.settings
     if not s.workers:
         yield make_members(config, launch.learner, episodes=s.eval_episodes, layout=launch.layout)
-    elif isinstance(launch.learner.agent, Strategy):
-        with _open_evaluator(launch) as evaluator:
+    elif isinstance(launch.learner.runner, Evolution):
+        with _open_evaluator(launch, launch.learner.runner) as evaluator:
             yield make_members(config, launch.learner, episodes=s.eval_episodes,
                                layout=launch.layout, evaluator=evaluator)
     else:
@@ -89,7 +90,7 @@ def open_members(launch: Launch) -> Iterator[Population]:
 
 
 @contextlib.contextmanager
-def _open_evaluator(launch: Launch) -> Iterator[RemoteEvaluator]:
+def _open_evaluator(launch: Launch, runner: Evolution) -> Iterator[RemoteEvaluator]:
     """Open Ray workers that play the candidates of strategies."""
     s = launch.config.settings
 
@@ -98,7 +99,7 @@ def _open_evaluator(launch: Launch) -> Iterator[RemoteEvaluator]:
 
     with open_pool(CandidateHost, configs.to_plain(launch.config), workers=s.workers,
                    address=s.address, restore=restore) as pool:
-        evaluator = RemoteEvaluator(launch.learner.runner, pool)
+        evaluator = RemoteEvaluator(runner, pool)
         yield evaluator
 
 

@@ -21,7 +21,7 @@ from jaxrl.config.settings import RunConfig
 from jaxrl.errors import Interrupted, RunError, UserError, reason
 from jaxrl.evaluate import iqm
 from jaxrl.population.members import on_host
-from jaxrl.population.protocol import Blocks, Population
+from jaxrl.population.protocol import Blocks, HostMetrics, Population
 from jaxrl.report import page
 from jaxrl.report.tensorboard import TensorBoard
 from jaxrl.run import facts
@@ -36,7 +36,7 @@ from jaxrl.run.learners import (
     stored_state,
     warm_start,
 )
-from jaxrl.run.plan import updates
+from jaxrl.run.plan import chosen, updates
 from jaxrl.run.reporter import Reporter, Silent, warnings_as_notes
 from jaxrl.run.signals import Signals
 from jaxrl.storage import checkpoint, folder, metrics
@@ -204,7 +204,7 @@ class Session:
         member, leaves [num_seeds], if they differ.
         """
         s = self.config.settings
-        schedule = updates(s.schedule_steps, self.members.steps_per_update)
+        schedule = updates(chosen(s.schedule_steps), self.members.steps_per_update)
         self.hyper = on_host(spread(self.config) if hyper is None else hyper)
         self.population = self.members.init(self.keys(TRAIN), self.hyper, schedule)
         if agent is not None:
@@ -278,14 +278,12 @@ class Session:
             if start is not None:
                 start()
             status = self._chunks()
-        except Interrupted:                      # a second signal
+        except Interrupted:
             raise
         except (Exception, KeyboardInterrupt) as error:
             with contextlib.suppress(Exception):
                 self.finish("failed", reason(error))
             raise
-        if status == "interrupted":
-            raise Interrupted(self.signals.received)
         self.finish(status, self.diverged.text())
         if status == "diverged":
             settings = advice(self.config.agent)
@@ -293,7 +291,7 @@ class Session:
             raise RunError(next(iter(self.diverged.messages.values())), hint)
 
     def _chunks(self) -> str:
-        """Train chunk by chunk and return the status at the end."""
+        """Train chunk by chunk and return the status at the end. Raises Interrupted (saved)."""
         if self.update < self.plan.total and not self._enough():
             self.members.compile(self.population, self.keys(PERIODIC))
         self.began = time.perf_counter()
@@ -302,7 +300,7 @@ class Session:
         while self.update < self.plan.total and not self._enough():
             if self.signals.received:
                 self._save_at_signal(score)
-                return "interrupted"
+                raise Interrupted(self.signals.received)
             self.before_chunk()
             end = self.plan.next(self.update)
             with self._profile():
@@ -348,8 +346,7 @@ class Session:
         """Return the seconds of training at the last row."""
         return self.history[-1]["seconds"] if self.history else 0.0
 
-    def _log(self, count: int, end: int, values: dict[str, np.ndarray],
-             compile_seconds: float) -> None:
+    def _log(self, count: int, end: int, values: HostMetrics, compile_seconds: float) -> None:
         """Write a row of metrics.jsonl and report the progress of `count` updates up to `end`."""
         m = self.members
         elapsed = self.seconds + time.perf_counter() - self.began - compile_seconds
@@ -360,7 +357,8 @@ class Session:
         row = {"step": step, "seconds": elapsed, "steps_per_second": rate, **values}
         self.metrics.append(row)
         self.history.append(metrics.plain(row))
-        self.tensorboard.metrics(row)
+        if self.tensorboard:
+            self.tensorboard.metrics(row)
         for member in np.flatnonzero(bad).tolist():
             if member not in self.diverged.messages:
                 self._note_divergence(member, int(bad[member]), list(values))
@@ -409,7 +407,8 @@ class Session:
         self._note_raised("Not evaluated")
         row = {"step": self.step, "returns": self.returns}
         self.evals.append(row)
-        self.tensorboard.evaluation(row)
+        if self.tensorboard:
+            self.tensorboard.evaluation(row)
         return iqm(self.returns.mean(axis=1))
 
     def save(self, score: float | None) -> None:

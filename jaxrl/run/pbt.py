@@ -89,13 +89,13 @@ def _ranges(several: list[Several],
         axis, found = axis_of(one, known)
         if one.key in known and (known[one.key].kind != "hyper" or one.key.count(".") != 1):
             found = [Problem(f"{one.key} shapes the program: it cannot differ between members")]
-        elif axis and axis.range is None:
-            low = min(axis.choices)
-            high = max(axis.choices)
+        elif axis and axis.range:
+            ranges[one.key.removeprefix("algo.")] = axis.range
+        elif axis:
+            low = min(axis.listed())
+            high = max(axis.listed())
             found = [Problem(f"{one.key}={one.text} names several values; members explore a range: "
                              f"{one.key}=range({low:g},{high:g})")]
-        elif axis:
-            ranges[one.key.removeprefix("algo.")] = axis.range
         problems += found
     return ranges, problems
 
@@ -109,8 +109,7 @@ def _items(items: list[Item], several: list[Several], known: Mapping[str, Declar
             found.append(item)
     for one in several:
         if one.key not in known:
-            first = one.choices[0] if one.choices else one.ends[0]
-            found.append(Item(one.key, first, None))
+            found.append(Item(one.key, one.first(), None))
     return [*found, Item("num_seeds", options.population)]
 
 
@@ -214,12 +213,13 @@ class PopulationSession(loop.Session):
 
     def before_chunk(self) -> None:
         """Start a round if an interval has just ended."""
-        at_end = self.update % self.plan.evaluate == 0
-        if self.update and at_end and self.evaluated == self.update:
-            self._round(self.update // self.plan.evaluate)
+        if self.returns is None or self.evaluated != self.update:
+            return
+        if self.update and self.update % self.plan.evaluate == 0:
+            self._round(self.update // self.plan.evaluate, self.returns)
 
-    def _round(self, number: int) -> None:
-        fitness = self.returns.mean(axis=1)
+    def _round(self, number: int, returns: np.ndarray) -> None:
+        fitness = returns.mean(axis=1)
         fitness[list(self.diverged.messages)] = np.nan
         values = {name: getattr(self.hyper, name) for name in self.ranges}
         seed = self.config.settings.seed

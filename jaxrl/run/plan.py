@@ -48,6 +48,16 @@ def updates(steps: int, steps_per_update: int) -> int:
     return ceil_div(steps, steps_per_update)
 
 
+def chosen(value: int | None) -> int:
+    """Return a value that may be left open and is chosen at launch.
+
+    Raises ValueError if it has not been chosen yet.
+    """
+    if value is None:
+        raise ValueError("a setting that is chosen at launch has no value yet")
+    return value
+
+
 def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
     """Return `config` with every open value chosen.
 
@@ -80,7 +90,7 @@ def plan(config: RunConfig, steps_per_update: int) -> Plan:
         changes = {updates(step, steps_per_update) for step in config.schedule.steps[1:]}
     return Plan(
         total=updates(s.total_steps, steps_per_update),
-        log=updates(s.log_every, steps_per_update),
-        evaluate=updates(s.eval_every, steps_per_update),
-        checkpoint=updates(s.checkpoint_every, steps_per_update),
+        log=updates(chosen(s.log_every), steps_per_update),
+        evaluate=updates(chosen(s.eval_every), steps_per_update),
+        checkpoint=updates(chosen(s.checkpoint_every), steps_per_update),
         changes=tuple(sorted(changes)))

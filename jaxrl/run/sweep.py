@@ -43,7 +43,7 @@ from jaxrl.report import sweep as report
 from jaxrl.run import questions
 from jaxrl.run.launch import Launch, prepare
 from jaxrl.run.learners import make_members, open_remote
-from jaxrl.run.plan import updates
+from jaxrl.run.plan import chosen, updates
 from jaxrl.run.reporter import Reporter, Silent, warnings_as_notes
 from jaxrl.run.signals import Signals
 from jaxrl.run.sweep_session import TrialsSession, hyper_of
@@ -170,7 +170,7 @@ class Sweep:
     def complete(self) -> bool:
         """Return True if nothing is left to train."""
         rounds = self._rounds()
-        round = _next(rounds, None)
+        round = next(rounds, None)
         while round is not None:
             for key, trials in self._by_group(round):
                 run = self._run(round, self._number(key))
@@ -195,7 +195,7 @@ class Sweep:
 
     def _train_rounds(self, signals: Signals) -> None:
         rounds = self._rounds()
-        round = _next(rounds, None)
+        round = next(rounds, None)
         while round is not None:
             self._prune(round.pruned)
             self.trials |= {trial.number: trial for trial in round.trials}
@@ -258,7 +258,7 @@ class Sweep:
 
     def _prepare(self, group: Group, config: RunConfig) -> Launch:
         """Return the launch of a run, in blocks that hold whole trials."""
-        layout = {"block_size": self.asked.options.block * self.seeds, "shards": 1}
+        layout = {"block_size": chosen(self.asked.options.block) * self.seeds, "shards": 1}
         return prepare(config, learner=group.learner, layout=layout)
 
     def _members(self, group: Group, launch: Launch) -> Population:
@@ -441,8 +441,8 @@ def _text(value: Any) -> str:
     return files.exact(value) if isinstance(value, float) else short(value)
 
 
-def _next(rounds: search.Rounds, scores: search.Scores | None) -> Round | None:
-    """Return the next round of a search; None at its end."""
+def _next(rounds: search.Rounds, scores: search.Scores) -> Round | None:
+    """Return the round of a search after these scores; None at its end."""
     try:
         return rounds.send(scores)
     except StopIteration:

@@ -14,6 +14,7 @@ from jaxrl.config.axes import Question
 from jaxrl.population import trials as search
 from jaxrl.population.trials import Trial
 from jaxrl.run.facts import counted
+from jaxrl.run.plan import chosen
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.storage import folder
 
@@ -24,7 +25,7 @@ def header(path: Path, asked: Question) -> dict[str, str]:
     devices = backend.devices(s.num_devices)
     trials, _ = search.size(asked.options, asked.axes, s.total_steps)
     device = (f"{len(devices)} x {devices[0].device_kind}, "
-              f"blocks of {counted(asked.options.block, 'trial')}")
+              f"blocks of {counted(chosen(asked.options.block), 'trial')}")
     if s.workers:
         device += f", on {counted(s.workers, 'worker')}"
     return {

@@ -16,7 +16,7 @@ from jaxrl.config.settings import RunConfig
 from jaxrl.evaluate import iqm
 from jaxrl.run.launch import Launch, prepare
 from jaxrl.run.learners import PERIODIC, TRAIN, make_members, member_keys, spread, stored_state
-from jaxrl.run.plan import updates
+from jaxrl.run.plan import chosen, updates
 from jaxrl.storage import checkpoint
 
 
@@ -50,7 +50,8 @@ class Trial:
         self.config = self._launch.config
         self._plan = self._launch.plan
         self._update = 0
-        schedule = updates(self.config.settings.schedule_steps, self.members.steps_per_update)
+        schedule_steps = chosen(self.config.settings.schedule_steps)
+        schedule = updates(schedule_steps, self.members.steps_per_update)
         self._population = self.members.init(self._keys(TRAIN), spread(self.config), schedule)
 
     @property

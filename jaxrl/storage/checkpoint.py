@@ -24,8 +24,9 @@ import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -413,7 +414,7 @@ def _read(path: Path,
     return manifest, arrays
 
 
-def _open(path: Path, longest: int | None = None) -> BinaryIO:
+def _open(path: Path, longest: int | None = None) -> BufferedReader:
     """Open a regular file of at most `longest` bytes: no link, no device, no pipe."""
     try:
         found = os.lstat(path)

@@ -14,7 +14,8 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -88,10 +89,10 @@ def order(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def pieces(array: np.ndarray) -> Iterator[memoryview]:
     """Return the bytes of a contiguous array in slices."""
-    return slices(memoryview(array.reshape(-1).view(np.uint8)))
+    return slices(array.reshape(-1).view(np.uint8).data)
 
 
-def parse_header(file: BinaryIO, size: int) -> tuple[bytes, dict[str, Entry]]:
+def parse_header(file: BufferedIOBase, size: int) -> tuple[bytes, dict[str, Entry]]:
     """Read and check the header of a file of `size` bytes; return it with its entries.
 
     Entries must cover the data without gap or overlap, each as long as its dtype and shape need.
@@ -141,7 +142,7 @@ def _by_start(entries: dict[str, Entry]) -> list[tuple[str, Entry]]:
     return sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop))
 
 
-def read(file: BinaryIO, size: int, want: Callable[[str], bool],
+def read(file: BufferedIOBase, size: int, want: Callable[[str], bool],
          ) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
     """Read a file of `size` bytes in one pass.
 
@@ -156,7 +157,7 @@ def read(file: BinaryIO, size: int, want: Callable[[str], bool],
         count = entry.stop - entry.start
         if want(name):
             buffer = np.empty(count, np.uint8)
-            for piece in slices(memoryview(buffer)):
+            for piece in slices(buffer.data):
                 if file.readinto(piece) != len(piece):
                     raise ValueError("file ended early")
                 digest.update(piece)
