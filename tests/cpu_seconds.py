@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 SECONDS: Counter[str] = Counter()
+LOST: list[str] = []             # workers that were killed, with what they had counted
 
 
 def cpu_now() -> float:
@@ -44,7 +45,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    SECONDS.update(getattr(node, "workeroutput", {}).get("cpu_seconds", {}))
+    if not hasattr(node, "workeroutput"):
+        LOST.append(str(node))
+        return
+    SECONDS.update(node.workeroutput["cpu_seconds"])
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
@@ -54,3 +58,5 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for folder, seconds in sorted(SECONDS.items(), key=lambda pair: -pair[1]):
         terminalreporter.line(f"{seconds:8.1f}  {folder}")
     terminalreporter.line(f"{sum(SECONDS.values()):8.1f}  in all")
+    if LOST:
+        terminalreporter.line(f"without {len(LOST)} workers that were killed")

@@ -2,13 +2,14 @@
 
     python -m tests.parts              print the part whose turn it is, and why on stderr
     python -m tests.parts all          print all parts
+    python -m tests.parts check K      print K if there is such a part, else fail
     python -m tests.parts args K       print pytest's arguments for part K
     python -m tests.parts passed K     record in .ci/ran that part K passed at this commit
 
 Parts are of equal length by tests/durations.json, which `pytest -m slow --store-durations` writes,
 and as many as are needed. `.ci/ran` is committed. A part that is missing from its last lines runs
-first; otherwise the content of the tree decides, so that nobody chooses. Files that changed since
-.ci/ran did run with any part.
+first; otherwise the content of the tree decides, so that nobody chooses. Files that differ from the
+commit in the last line run with any part.
 """
 
 from __future__ import annotations
@@ -93,18 +94,27 @@ def next_part() -> tuple[int, str]:
 
 
 def changed() -> list[str]:
-    """Test files that changed since .ci/ran was last committed; none where git does not know."""
-    since = git("log", "-1", "--format=%H", "--", ".ci/ran")
-    if not since:
+    """Test files that differ from the commit of the last line of .ci/ran, uncommitted ones too."""
+    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
+    if not entries:
         return []
-    names = git("diff", "--name-only", since, "HEAD", "--", "tests").splitlines()
+    since = entries[-1].commit
+    if not git("rev-parse", "--verify", "--quiet", f"{since}^{{commit}}"):
+        print(f"git does not know {since} (a shallow clone?): changed files do not run beside "
+              "the part", file=sys.stderr)
+        return []
+    names = git("diff", "--name-only", since, "--", "tests").splitlines()
+    names += git("ls-files", "--others", "--exclude-standard", "--", "tests").splitlines()
     tests = [name for name in names if Path(name).name.startswith("test_")]
     return [name for name in tests if (ROOT / name).exists()]
 
 
 def git(*words: str) -> str:
     """What git prints, "" where it fails."""
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -147,6 +157,10 @@ def main(words: list[str]) -> None:
         print(part)
     elif words[0] == "all":
         print(*range(1, count() + 1))
+    elif words[0] == "check":
+        if words[1] not in map(str, range(1, count() + 1)):
+            sys.exit(f"there is no part {words[1]}: 1 to {count()}")
+        print(words[1])
     elif words[0] == "args":
         files, left_out = affordable(changed(), durations())
         if left_out:
@@ -154,7 +168,8 @@ def main(words: list[str]) -> None:
         also = "".join(f" --also={file}" for file in files)
         print(f"--splits={count()} --group={words[1]} --durations-path=tests/durations.json{also}")
     elif words[0] == "passed":
-        line = f"{words[1]} {datetime.date.today()} {git('rev-parse', '--short=12', 'HEAD')}\n"
+        commit = git("rev-parse", "--short=12", "HEAD") or "-"
+        line = f"{words[1]} {datetime.date.today()} {commit}\n"
         with RAN.open("a", encoding="utf-8") as file:
             file.write(line)
         print(f"recorded in .ci/ran, to be committed: {line}", end="")

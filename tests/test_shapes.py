@@ -27,6 +27,7 @@ from jaxrl.blocks.losses import policy as losses
 from jaxrl.blocks.losses import returns
 from jaxrl.blocks.networks.actor_critic import NetworkConfig, actor_critic, example
 from jaxrl.blocks.networks.distributions import action_head
+from jaxrl.blocks.shuffle import permutation
 from jaxrl.declare import declarations, hypers
 from jaxrl.drivers.build import build
 from tests.test_contract import SMALL
@@ -93,8 +94,12 @@ def all_checked() -> Iterator[int]:
         yield sum(new is not old for old, new in done.items())
 
 
+def test_a_permutation_has_its_length():
+    assert permutation(jax.random.key(0), 7).shape == (7,)
+
+
 def test_most_functions_state_shapes(all_checked):
-    assert all_checked > 120
+    assert all_checked > 150
 
 
 def test_no_module_imports_jaxtyping_at_run_time():

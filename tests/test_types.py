@@ -45,6 +45,11 @@ def test_the_type_checker_is_content(package, errors):
     assert not found, "\n".join(["", *found])
 
 
+def test_nothing_else_is_wrong(errors):
+    places = tuple(package.replace(".", "/") for package in SETTINGS["packages"])
+    assert not [line for line in errors if not line.startswith(places)]
+
+
 def test_the_type_checker_sees(tmp_path):
     wrong = tmp_path / "wrong.py"
     wrong.write_text("def f(x: int):\n    return x\n\n\ndef g():\n    return f('text')\n")

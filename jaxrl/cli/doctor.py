@@ -66,7 +66,7 @@ def hardware() -> list[tuple[str, str]]:
     import jax
 
     from jaxrl import backend
-    from jaxrl.population.budget import size_text
+    from jaxrl.storage.files import size_text
 
     devices = [f"{device.platform}:{device.id} {device.device_kind}"
                for device in jax.local_devices()]

@@ -348,7 +348,7 @@ class RayPool(Pool):
         warnings.warn(f"worker {worker.index} on {host} was lost ({reason}); another one takes its "
                       "place", stacklevel=2)
         self._kill(worker)
-        worker.replaces = True
+        worker.replaces = worker.replaces or worker.state != STARTING     # else nothing to restore
         self._start(worker)
         if not work.admit:
             work.drop(worker.index)

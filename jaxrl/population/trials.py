@@ -30,7 +30,8 @@ class Trial(NamedTuple):
 class Round(NamedTuple):
     """Trials to train until each of their seeds has done `steps` environment steps.
 
-    Trials of an earlier round continue from where they are.
+    Either all trials are new, or all were trained in one earlier round and continue from there.
+    Only a round whose `steps` are the total of the sweep completes its trials.
     """
 
     name: str                    # begins the names of its folders; no two rounds have the same

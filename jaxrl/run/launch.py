@@ -23,6 +23,7 @@ from jaxrl.types import Strategy, TrainState
 
 RESUMABLE = {"total_steps", "stop_return", "keep", "checkpoint_replay", "eval_episodes", "device",
              "num_devices", "workers", "address", "quiet", "json", "debug", "profile"}
+PLACES = ("device", "num_devices", "workers", "address")
 
 
 class Launch(NamedTuple):
@@ -79,12 +80,19 @@ def _need(config: RunConfig, learner: Learner, shapes: TrainState, size: int) ->
     """Return the memory of the members, checked unless another Ray cluster holds them."""
     s = config.settings
     devices = backend.devices(s.num_devices)
+    if isinstance(learner.agent, Strategy):
+        size = 1                                 # its members are dealt out one by one
     if s.workers and s.address:
         return budget.need(shapes, s.num_seeds, size)
     return budget.check(learner.runner, shapes, s.num_seeds, devices, size)
 
 
 # ---------------------------------------------------------------- a resume
+
+
+def moved(stored: RunConfig, target: RunConfig) -> RunConfig:
+    """Return a stored config with the devices and workers of another one."""
+    return stored.with_settings(**{name: getattr(target.settings, name) for name in PLACES})
 
 
 def locked(run: Path) -> folder.Lock:

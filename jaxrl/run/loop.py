@@ -318,8 +318,10 @@ class Session:
         return "completed"
 
     def _is_best(self, score: float | None) -> bool:
+        if score is None:
+            return False
         _, best = checkpoint.best(self.run) or (0, -np.inf)
-        return score is not None and score > best
+        return score > best
 
     def _save_at_signal(self, score: float | None) -> None:
         began = time.perf_counter()

@@ -64,7 +64,7 @@ def settle(config: RunConfig, steps_per_update: int) -> RunConfig:
     These are the intervals, in environment steps of whole updates, and the block size of a
     strategy, because the bits of a run depend on it.
     """
-    if config.algorithm().experience == "evolution" and config.agent.block_size is None:
+    if getattr(config.agent, "block_size", 0) is None:      # of a strategy that has the setting
         agent = dataclasses.replace(config.agent, block_size=config.agent.size)
         config = dataclasses.replace(config, agent=agent)
     s = config.settings

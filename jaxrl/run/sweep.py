@@ -41,7 +41,7 @@ from jaxrl.population.protocol import Population
 from jaxrl.population.trials import Round, Trial
 from jaxrl.report import sweep as report
 from jaxrl.run import questions
-from jaxrl.run.launch import Launch, prepare
+from jaxrl.run.launch import Launch, moved, prepare
 from jaxrl.run.learners import make_members, open_remote
 from jaxrl.run.plan import chosen, updates
 from jaxrl.run.reporter import Reporter, Silent, warnings_as_notes
@@ -258,25 +258,25 @@ class Sweep:
 
     def _prepare(self, group: Group, config: RunConfig) -> Launch:
         """Return the launch of a run, in blocks that hold whole trials."""
+        if self.cluster and group.number not in self.members:
+            self.open.close()                    # before free memory is measured
+            self.members = {}
         layout = {"block_size": chosen(self.asked.options.block) * self.seeds, "shards": 1}
         return prepare(config, learner=group.learner, layout=layout)
 
     def _members(self, group: Group, launch: Launch) -> Population:
-        """Return members for a run of a group.
-
-        Workers hold one group at a time, because they were made for its program.
-        """
+        """Return members for a run of a group. Workers hold one group at a time."""
         count = launch.config.settings.num_seeds
         if group.number not in self.members:
             launch = launch._replace(config=group.config.with_settings(num_seeds=count))
+            members: Population
             if self.cluster:
-                self.open.close()
                 members = self.open.enter_context(open_remote(launch, self.cluster))
-                self.members = {group.number: members}
             else:
-                self.members[group.number] = make_members(
+                members = make_members(
                     launch.config, group.learner, layout=launch.layout,
                     episodes=launch.config.settings.eval_episodes)
+            self.members[group.number] = members
         return self.members[group.number].resized(count)
 
     def _try(self, round: Round, key: str, trials: list[Trial]) -> None:
@@ -362,7 +362,8 @@ class Sweep:
         return {name: x[rows] for name, x in arrays.items()}, meta["update"]
 
     def _continue(self, run: Path, group: Group, trials: list[Trial]) -> None:
-        launch = self._prepare(group, configs.from_file(run / folder.CONFIG))
+        stored = configs.from_file(run / folder.CONFIG)
+        launch = self._prepare(group, moved(stored, group.config))
         arrays, meta = checkpoint.load(run)
         with self._session(run, group, launch, trials, meta) as session:
             if np.any(arrays["alive"]):

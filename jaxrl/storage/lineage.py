@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrl.errors import UserError
 from jaxrl.storage.folder import CONFIG
@@ -47,7 +47,7 @@ def read_lineage(run: Path | str) -> Lineage | None:
 
     Raises UserError if the file is damaged.
     """
-    rows = read(run, LINEAGE, strict=True)
+    rows = _rows(run, LINEAGE)
     if not rows:
         return None
     try:
@@ -61,6 +61,14 @@ def read_lineage(run: Path | str) -> Lineage | None:
         raise UserError(f"{Path(run) / LINEAGE} is damaged ({error}).") from None
 
 
+def _rows(run: Path | str, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a file; [] if it cannot be read. Raises UserError if it is damaged."""
+    try:
+        return read(run, name, strict=True)
+    except OSError:
+        return []
+
+
 def final_fitness(run: Path | str, lineage: Lineage) -> tuple[int, list[float | None]]:
     """Return (step, fitness of each member) at the last evaluation or round, whichever is later.
 
@@ -69,7 +77,7 @@ def final_fitness(run: Path | str, lineage: Lineage) -> tuple[int, list[float | 
     step = lineage.steps[-1]
     fitness = lineage.fitness[-1] or [None] * lineage.members
     try:
-        for row in read(run, EVALS, strict=True)[-1:]:
+        for row in _rows(run, EVALS)[-1:]:
             if row["step"] >= step:
                 return row["step"], [_mean(returns) for returns in row["returns"]]
     except (KeyError, TypeError, ZeroDivisionError) as error:

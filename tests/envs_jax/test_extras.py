@@ -52,7 +52,7 @@ def test_brax_is_braxs():
     package_env = envs.get_environment("inverted_pendulum")
     actions = random_actions(env, params, (1, 20))
     assert env.action_space(params) == Box(-3.0, 3.0, (1,))
-    assert env.observation_space(params).shape == (4)
+    assert env.observation_space(params).shape == (4,)
     assert env.max_steps == env.time_limit == 1000
 
     def step(key, state, action):

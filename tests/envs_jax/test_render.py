@@ -49,7 +49,7 @@ def test_shapes_are_where_the_world_says():
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 6
 
 
-def test_text_is_centerd():
+def test_text_is_centered():
     canvas = render.Canvas(200, 100, x=(0, 2), y=(0, 1))
     canvas.text((1.0, 0.5), "HOH", render.BLACK, size=40)
     ink = np.argwhere(canvas.image().min(-1) < 128)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import pytest
 
-# As few as tell right from broken: `python -m tests.mutants --learning`. The figures in docs/ are
-# of FULL_SEEDS.
+# Few, but enough to tell right from broken: `python -m tests.mutants --learning` shows it for the
+# losses that the cases share. The figures in docs/ are of FULL_SEEDS.
 SLOW_SEEDS = 4
 FULL_SEEDS = 8
 

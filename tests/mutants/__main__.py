@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.mutants.table import LEARNING, QUICK, Mutant
 
 ROOT = Path(__file__).parents[2]
+TIMEOUT = 1800                   # seconds
 COPIED = ("envs_jax", "jaxrl", "algos", "configs", "tests", "docs", "README.md", "pyproject.toml")
 
 
@@ -34,25 +35,33 @@ def copy(target: Path) -> None:
     (target / "jaxrl_configs").symlink_to("configs")
 
 
-def run(mutant: Mutant, root: Path) -> tuple[bool, str]:
-    """(whether a test failed, pytest's last line) of a copy with the mutant in it."""
+def failure(tests: tuple[str, ...], root: Path) -> str:
+    """Return the first line of a failure of these tests in a copy, "" if they pass."""
+    words = ["-p", "no:cacheprovider", "-n0", "-x", "-q", "-m", "not full", *tests]
+    if any("learning" in word for word in tests):
+        words.append("--compile=full")
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", *words]
+    try:
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True,
+                              timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return f"no end within {TIMEOUT} s"
+    if done.returncode not in (0, 1):
+        sys.exit(f"pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return (failed or ["failed"])[0][:90] if done.returncode else ""
+
+
+def run(mutant: Mutant, root: Path) -> str:
+    """Return the failure of a copy with the mutant in it, "" if the mutant survives."""
     file = root / mutant.file
     right = file.read_text(encoding="utf-8")
     file.write_text(mutant.apply(right), encoding="utf-8")
-    words = ["-p", "no:cacheprovider", "-n0", "-x", "-q", "-m", "not full", *mutant.tests]
-    if any("learning" in word for word in mutant.tests):
-        words.append("--compile=full")
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=root, env=environment,
-                              capture_output=True, text=True)
+        return failure(mutant.tests, root)
     finally:
         file.write_text(right, encoding="utf-8")
-    lines = done.stdout.splitlines()
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    if done.returncode not in (0, 1):
-        sys.exit(f"{mutant.name}: pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.returncode == 1, (failed or lines or [""])[0][:90]
 
 
 def main(words: list[str]) -> None:
@@ -60,16 +69,21 @@ def main(words: list[str]) -> None:
     learning = "--learning" in words
     names = tuple(word for word in words if not word.startswith("--"))
     chosen = [m for m in (LEARNING if learning else QUICK) if not names or m.name.startswith(names)]
+    if not chosen:
+        sys.exit(f"no mutant begins with {' or '.join(names)}")
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         copy(Path(folder))
+        for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+            if by := failure(tests, Path(folder)):
+                sys.exit(f"without a mutant: {by}")
         for mutant in chosen:
             began = time.monotonic()
-            killed, by = run(mutant, Path(folder))
-            verdict = "killed  " if killed else "SURVIVED"
+            by = run(mutant, Path(folder))
+            verdict = "killed  " if by else "SURVIVED"
             seconds = time.monotonic() - began
             print(f"{verdict} {mutant.name:32s} {seconds:5.0f} s  {by}", flush=True)
-            if not killed:
+            if not by:
                 survivors.append(mutant.name)
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
     sys.exit(1 if survivors else 0)

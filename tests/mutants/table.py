@@ -74,7 +74,7 @@ LEARNING = [
     Mutant("es-worse-is-better", "algos/es.py",
            "return (ranks[:, 0] - ranks[:, 1]) / fitness.size",
            "return (ranks[:, 1] - ranks[:, 0]) / fitness.size",
-           ("tests/learning/test_evolution.py", "-k", "test_cartpole and es and not evosax")),
+           ("tests/learning/test_evolution.py", "-k", "test_cartpole[es]")),
     Mutant("r2d2-memory-ends-each-step", "jaxrl/blocks/networks/modules.py",
            "jnp.where(first[..., None], jnp.zeros_like(c), c), carry)",
            "jnp.zeros_like(c), carry)", ("tests/learning/test_sequences.py", "-k", "r2d2")),
