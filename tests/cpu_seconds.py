@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,7 @@ def cpu_now() -> float:
 def folder_of(item: pytest.Item) -> str:
     """The folder that pays for a test, such as "tests/run"; files at the top pay for themselves."""
     path = item.path.relative_to(item.config.rootpath)
-    return str(path.parent if len(path.parts) > 2 else Path(path))
+    return str(path.parent if len(path.parts) > 2 else path)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -87,15 +87,19 @@ def affordable(files: list[str], durations: dict[str, float]) -> tuple[list[str]
     return taken, [file for file in files if file not in taken]
 
 
+def recorded() -> list[Entry]:
+    """The entries of .ci/ran in this checkout."""
+    return read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
+
+
 def next_part() -> tuple[int, str]:
     """The part to run in this checkout, and the reason."""
-    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
-    return choose(entries, git("rev-parse", "HEAD^{tree}") or "0", count())
+    return choose(recorded(), git("rev-parse", "HEAD^{tree}") or "0", count())
 
 
 def changed() -> list[str]:
     """Test files that differ from the commit of the last line of .ci/ran, uncommitted ones too."""
-    entries = read(RAN.read_text(encoding="utf-8")) if RAN.exists() else []
+    entries = recorded()
     if not entries:
         return []
     since = entries[-1].commit
@@ -110,7 +114,7 @@ def changed() -> list[str]:
 
 
 def git(*words: str) -> str:
-    """What git prints, "" where it fails."""
+    """Return the output of git, "" if it fails."""
     try:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:

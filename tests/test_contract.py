@@ -1,4 +1,4 @@
-"""What every algorithm and every preset must keep.
+"""Contracts of every algorithm and every preset.
 
 It loops over the tables, so that nothing can be left out.
 """

@@ -57,7 +57,7 @@ def packages_asked_for(tree: ast.AST) -> set[str]:
 
 
 def missing(package: str) -> bool:
-    """Whether a package, "a.b" included, cannot be imported."""
+    """Return True if a package, such as "a.b", cannot be imported."""
     try:
         return find_spec(package) is None
     except ModuleNotFoundError:

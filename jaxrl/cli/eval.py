@@ -101,7 +101,8 @@ def picture(path: str, step: int | str | None) -> str:
 
 def lines_of(result: dict[str, Any]) -> list[str]:
     """Return the result as a person reads it."""
-    from jaxrl.cli.screen import counted, number
+    from jaxrl.cli.screen import number
+    from jaxrl.storage.files import counted
 
     means = result["eval_returns"]
     low, high = result["eval_ci95"]

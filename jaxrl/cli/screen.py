@@ -23,6 +23,7 @@ import numpy as np
 from envs_jax.sizes import ceil_div
 from jaxrl.cli.main import say
 from jaxrl.cli.text import duration, rate
+from jaxrl.storage.files import counted
 from jaxrl.storage.folder import is_pbt
 
 if TYPE_CHECKING:
@@ -178,11 +179,6 @@ def number(x: float, like: float | None = None) -> str:
     elif size >= 10:
         decimals = 1
     return f"{x:,.{decimals}f}"
-
-
-def counted(n: int, noun: str) -> str:
-    """Return "1 seed" or "8 seeds"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def result_lines(summary: Mapping[str, Any], run: Path, episodes: int | None = None) -> list[str]:

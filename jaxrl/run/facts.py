@@ -15,13 +15,7 @@ from jaxrl.evaluate import bootstrap_ci, iqm
 from jaxrl.population.protocol import Population
 from jaxrl.run.launch import Launch
 from jaxrl.storage import folder
-from jaxrl.storage.files import size_text
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: 1 seed, 8 seeds."""
-    plural = "s" if count > 1 else ""
-    return f"{count} {noun}{plural}"
+from jaxrl.storage.files import counted, size_text
 
 
 def device_of(members: Population) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from jaxrl import backend
 from jaxrl.config.axes import Question
 from jaxrl.population import trials as search
 from jaxrl.population.trials import Trial
-from jaxrl.run.facts import counted
 from jaxrl.run.plan import chosen
 from jaxrl.run.reporter import Reporter, Silent
 from jaxrl.storage import folder
+from jaxrl.storage.files import counted
 
 
 def header(path: Path, asked: Question) -> dict[str, str]:

@@ -78,6 +78,11 @@ def free_bytes(path: Path) -> int:
         return 0
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 seed, 8 seeds."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size_text(count: float) -> str:
     """Return a number of bytes for a person: 12 B, 2.0 KiB, 21.9 GiB."""
     if count < 1024:
