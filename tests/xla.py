@@ -44,17 +44,22 @@ def _open_cache() -> Path:
 
 
 def _drop_useless(folder: Path) -> None:
-    """Delete old entries and those that a killed process left half-written.
+    """Delete old entries, and half-written ones of processes killed since the last start.
 
     JAX recognizes half an entry and compiles again, but never replaces it.
     """
     from jax._src.compilation_cache import compress_executable, decompress_executable
 
     decompress_executable(compress_executable(b"x"))       # else JAX changed, and all would go
+    marker = folder / "checked"
+    checked = marker.stat().st_mtime if marker.exists() else 0.0
+    marker.touch()
     for entry in folder.glob("*-cache"):
         try:
-            if time.time() - entry.stat().st_mtime > KEPT_DAYS * 86400:
+            written = entry.stat().st_mtime
+            if time.time() - written > KEPT_DAYS * 86400:
                 raise ValueError("old")
-            decompress_executable(entry.read_bytes())
+            if written >= checked:
+                decompress_executable(entry.read_bytes())
         except Exception:
             entry.unlink(missing_ok=True)
